@@ -1,0 +1,1 @@
+"""What `compare` and `idle` share. Python's standard library only."""

@@ -1,0 +1,701 @@
+//! Activities: scheduled → attempts → completed, failed, timed out or cancelled.
+//!
+//! Attempts are not in history: an attempt that fails and will be tried again leaves only a step in
+//! the journal. History gets the started event together with the event that closes the activity.
+
+use crate::backoff::{Next, next_attempt};
+use crate::commands::NewIds;
+use crate::effect::Effect;
+use crate::error::{Error, Result};
+use crate::failure::{timeout, timeout_name};
+use crate::proto::command::{
+    RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes,
+};
+use crate::proto::common::Payloads;
+use crate::proto::enums::{RetryState, TaskQueueKind, TimeoutType, WorkflowTaskFailedCause as Cause};
+use crate::proto::failure::{Failure, failure::FailureInfo};
+use crate::proto::history::{
+    ActivityTaskCancelRequestedEventAttributes, ActivityTaskCanceledEventAttributes,
+    ActivityTaskCompletedEventAttributes, ActivityTaskFailedEventAttributes,
+    ActivityTaskScheduledEventAttributes, ActivityTaskStartedEventAttributes,
+    ActivityTaskTimedOutEventAttributes, HistoryEvent, history_event::Attributes,
+};
+use crate::proto::taskqueue::TaskQueue;
+use crate::record::{ActivityAttempt, StepKind};
+use crate::run::{Cx, Run};
+use crate::state::{Activity, Attempt};
+use crate::time::{Span, Time, duration, some_duration, span, time};
+use crate::workflow_task::Poller;
+
+/// What the token of an activity task says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ActivityClaim {
+    /// Scheduled event.
+    pub scheduled_event_id: i64,
+    /// Attempt.
+    pub attempt: i32,
+    /// Minted for the hand-out; empty for a claim by activity id, which fits any.
+    pub request_id: String,
+}
+
+/// How an attempt ended, as its worker says.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// With a result.
+    Completed(Option<Payloads>),
+    /// With a failure, and heartbeat details to keep for the next attempt.
+    Failed(Option<Failure>, Option<Payloads>),
+    /// Cancelled, with details.
+    Canceled(Option<Payloads>),
+}
+
+/// What a heartbeat's answer says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HeartbeatAnswer {
+    /// The activity shall stop.
+    pub cancel_requested: bool,
+}
+
+impl Activity {
+    /// Attributes of the scheduled event.
+    pub fn scheduled(&self) -> &ActivityTaskScheduledEventAttributes {
+        static NONE: std::sync::LazyLock<ActivityTaskScheduledEventAttributes> =
+            std::sync::LazyLock::new(Default::default);
+        self.scheduled.as_ref().unwrap_or(&NONE)
+    }
+
+    /// The attempt under way or next.
+    pub fn attempt(&self) -> &Attempt {
+        static NONE: std::sync::LazyLock<Attempt> = std::sync::LazyLock::new(Default::default);
+        self.attempt.as_ref().unwrap_or(&NONE)
+    }
+
+    /// Whether an attempt is in a worker's hands.
+    pub fn is_started(&self) -> bool {
+        self.attempt().started_time != 0
+    }
+
+    /// When the whole activity times out, 0 for never.
+    pub fn expires(&self) -> Time {
+        match span(&self.scheduled().schedule_to_close_timeout) {
+            0 => 0,
+            timeout => self.scheduled_time.saturating_add(timeout),
+        }
+    }
+
+    /// Its task queue.
+    pub fn task_queue(&self) -> &str {
+        self.scheduled().task_queue.as_ref().map_or("", |queue| &queue.name)
+    }
+
+    /// The next thing that happens by itself, and when.
+    fn deadline(&self) -> Option<(Time, ActivityDeadline)> {
+        let scheduled = self.scheduled();
+        let attempt = self.attempt();
+        let at = |from: Time, timeout: Span, kind| {
+            (timeout > 0).then(|| (from.saturating_add(timeout), kind))
+        };
+        let close = at(
+            self.scheduled_time,
+            span(&scheduled.schedule_to_close_timeout),
+            ActivityDeadline::TimesOut(TimeoutType::ScheduleToClose),
+        );
+        let of_attempt = if self.is_started() {
+            let start_to_close = at(
+                attempt.started_time,
+                span(&scheduled.start_to_close_timeout),
+                ActivityDeadline::TimesOut(TimeoutType::StartToClose),
+            );
+            let heartbeat = at(
+                attempt.started_time.max(attempt.heartbeat_time),
+                span(&scheduled.heartbeat_timeout),
+                ActivityDeadline::TimesOut(TimeoutType::Heartbeat),
+            );
+            earlier(start_to_close, heartbeat)
+        } else {
+            at(
+                attempt.scheduled_time,
+                span(&scheduled.schedule_to_start_timeout),
+                ActivityDeadline::TimesOut(TimeoutType::ScheduleToStart),
+            )
+        };
+        earlier(of_attempt, close)
+    }
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum ActivityDeadline {
+    /// The next attempt may be handed out.
+    Retry,
+    /// A time-out.
+    TimesOut(TimeoutType),
+}
+
+fn earlier<T>(a: Option<(Time, T)>, b: Option<(Time, T)>) -> Option<(Time, T)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+impl Run {
+    /// Whether an activity may be scheduled.
+    pub(crate) fn check_schedule_activity<'a>(
+        &self,
+        cx: &Cx<'_>,
+        command: &'a ScheduleActivityTaskCommandAttributes,
+        new: &mut NewIds<'a>,
+    ) -> Result<()> {
+        let bad = |message: String| {
+            Err(Error::bad_command(Cause::BadScheduleActivityAttributes, message))
+        };
+        let id = command.activity_id.as_str();
+        let name = command.activity_type.as_ref().map_or("", |t| t.name.as_str());
+        if id.is_empty() {
+            return bad("ActivityId is not set on ScheduleActivityTaskCommand.".into());
+        }
+        if name.is_empty() {
+            return bad(format!("ActivityType is not set on activity {id}."));
+        }
+        let queue = command.task_queue.as_ref().map_or("", |queue| queue.name.as_str());
+        for (what, value) in [("ActivityId", id), ("ActivityType", name), ("TaskQueue", queue)] {
+            if value.len() > cx.limits.id_bytes {
+                return bad(format!("{what} of an activity is longer than {} bytes.", cx.limits.id_bytes));
+            }
+        }
+        if queue.starts_with("/_sys/") {
+            return bad(format!("TaskQueue {queue} of activity {id} is reserved."));
+        }
+        let timeouts = [
+            ("ScheduleToCloseTimeout", &command.schedule_to_close_timeout),
+            ("ScheduleToStartTimeout", &command.schedule_to_start_timeout),
+            ("StartToCloseTimeout", &command.start_to_close_timeout),
+            ("HeartbeatTimeout", &command.heartbeat_timeout),
+        ];
+        for (what, timeout) in timeouts {
+            if span(timeout) < 0 {
+                return bad(format!("{what} of activity {id} is negative."));
+            }
+        }
+        if span(&command.schedule_to_close_timeout) == 0 && span(&command.start_to_close_timeout) == 0 {
+            return bad(format!(
+                "Activity {id} needs a StartToCloseTimeout or a ScheduleToCloseTimeout."
+            ));
+        }
+        if let Some(policy) = &command.retry_policy
+            && let Err(message) = crate::backoff::validate_retry_policy(policy)
+        {
+            return bad(format!("RetryPolicy of activity {id}: {message}"));
+        }
+        let known = self.state.activities.values().any(|a| a.scheduled().activity_id == id);
+        if known || !new.activities.insert(id) {
+            return Err(Error::bad_command(
+                Cause::ScheduleActivityDuplicateId,
+                format!("Activity {id} is already scheduled."),
+            ));
+        }
+        if self.state.activities.len() + new.activities.len() > cx.limits.pending {
+            return Err(Error::bad_command(
+                Cause::PendingActivitiesLimitExceeded,
+                format!("The workflow has {} pending activities, the limit.", cx.limits.pending),
+            ));
+        }
+        crate::commands::check_size(cx, &command.input, Cause::BadScheduleActivityAttributes, || {
+            format!("Input of activity {id}")
+        })
+    }
+
+    /// Whether an activity may be cancelled.
+    pub(crate) fn check_cancel_activity(
+        &self,
+        command: &RequestCancelActivityTaskCommandAttributes,
+    ) -> Result<()> {
+        // An activity that closed in the meantime is no error; one that was never there is.
+        if command.scheduled_event_id <= 0 || command.scheduled_event_id >= self.state.next_event_id + 100_000 {
+            return Err(Error::bad_command(
+                Cause::BadRequestCancelActivityAttributes,
+                "ScheduledEventId is not set on RequestCancelActivityTaskCommand.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Schedules an activity. Returns its scheduled event's id.
+    pub(crate) fn schedule_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        completed_event_id: i64,
+        command: ScheduleActivityTaskCommandAttributes,
+        offer: bool,
+        adorn: impl FnOnce(&mut HistoryEvent),
+    ) -> i64 {
+        let attributes = self.scheduled_activity_attributes(completed_event_id, command);
+        let id = self.event_with(cx, attributes.into(), adorn);
+        if offer && let Some(activity) = self.state.activities.get(&id) {
+            cx.effects.extend(self.activity_effect(id, activity, cx.now));
+        }
+        id
+    }
+
+    /// Fills in what the command leaves to the server, as the server documents it.
+    fn scheduled_activity_attributes(
+        &self,
+        completed_event_id: i64,
+        command: ScheduleActivityTaskCommandAttributes,
+    ) -> ActivityTaskScheduledEventAttributes {
+        let run_timeout = span(&self.state.start().workflow_run_timeout);
+        let cap = |timeout: Span| match run_timeout {
+            0 => timeout,
+            run => timeout.min(run),
+        };
+        let mut to_close = cap(span(&command.schedule_to_close_timeout));
+        let mut to_start = cap(span(&command.schedule_to_start_timeout));
+        let mut start_to_close = cap(span(&command.start_to_close_timeout));
+        if to_close > 0 {
+            to_start = if to_start == 0 { to_close } else { to_start.min(to_close) };
+            start_to_close =
+                if start_to_close == 0 { to_close } else { start_to_close.min(to_close) };
+        } else {
+            to_close = run_timeout;
+            if to_start == 0 {
+                to_start = run_timeout;
+            }
+        }
+        let heartbeat = span(&command.heartbeat_timeout).min(start_to_close);
+        let mut policy = command.retry_policy.unwrap_or_default();
+        crate::backoff::default_retry_policy(&mut policy);
+        let queue = command
+            .task_queue
+            .map(|queue| queue.name)
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| self.state.task_queue().to_owned());
+        ActivityTaskScheduledEventAttributes {
+            activity_id: command.activity_id,
+            activity_type: command.activity_type,
+            task_queue: Some(TaskQueue {
+                name: queue,
+                kind: TaskQueueKind::Normal as i32,
+                normal_name: String::new(),
+            }),
+            header: command.header,
+            input: command.input,
+            schedule_to_close_timeout: Some(duration(to_close)),
+            schedule_to_start_timeout: Some(duration(to_start)),
+            start_to_close_timeout: Some(duration(start_to_close)),
+            heartbeat_timeout: Some(duration(heartbeat)),
+            workflow_task_completed_event_id: completed_event_id,
+            retry_policy: Some(policy),
+            use_workflow_build_id: command.use_workflow_build_id,
+            priority: command.priority,
+        }
+    }
+
+    /// Requests an activity's cancellation. One that is not in a worker's hands is cancelled at once.
+    /// Returns whether that closed an activity, so that the workflow needs a task to see it.
+    pub(crate) fn cancel_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        completed_event_id: i64,
+        identity: &str,
+        scheduled_event_id: i64,
+    ) -> bool {
+        let Some(activity) = self.state.activities.get(&scheduled_event_id) else {
+            return false;
+        };
+        if activity.cancel_requested_event_id != 0 {
+            return false;
+        }
+        let started = activity.is_started();
+        let details = activity.attempt().heartbeat_details.clone();
+        let cancel_requested = self.event(
+            cx,
+            ActivityTaskCancelRequestedEventAttributes {
+                scheduled_event_id,
+                workflow_task_completed_event_id: completed_event_id,
+            }
+            .into(),
+        );
+        if !started {
+            self.event(
+                cx,
+                ActivityTaskCanceledEventAttributes {
+                    details,
+                    latest_cancel_requested_event_id: cancel_requested,
+                    scheduled_event_id,
+                    started_event_id: 0,
+                    identity: identity.to_owned(),
+                    worker_version: None,
+                }
+                .into(),
+            );
+        }
+        !started
+    }
+
+    /// The effect that offers a waiting attempt to pollers; none if it is started or not due yet.
+    pub(crate) fn activity_effect(&self, id: i64, activity: &Activity, now: Time) -> Option<Effect> {
+        let attempt = activity.attempt();
+        (attempt.started_time == 0 && attempt.scheduled_time <= now).then(|| Effect::ActivityTask {
+            run_id: self.state.run_id.clone(),
+            scheduled_event_id: id,
+            attempt: attempt.number,
+            task_queue: activity.task_queue().to_owned(),
+        })
+    }
+
+    /// Hands an attempt to a poller. The caller makes this durable before the worker hears of it.
+    pub fn start_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        scheduled_event_id: i64,
+        attempt: i32,
+        poller: &Poller,
+    ) -> Result<()> {
+        let gone = || Error::NotFound("activity task not found".into());
+        if !self.state.is_running() {
+            return Err(Error::completed());
+        }
+        let activity = self.state.activities.get(&scheduled_event_id).ok_or_else(gone)?;
+        let current = activity.attempt();
+        if current.number != attempt || current.started_time != 0 || current.scheduled_time > cx.now {
+            return Err(gone());
+        }
+        let mut started = current.clone();
+        started.started_time = cx.now;
+        started.last_started_time = cx.now;
+        started.request_id.clone_from(&poller.request_id);
+        started.identity.clone_from(&poller.identity);
+        started.worker_version.clone_from(&poller.worker_version);
+        started.heartbeat_time = 0;
+        self.set_attempt(scheduled_event_id, started);
+        Ok(())
+    }
+
+    /// The activity that a token names, if its attempt is still under way.
+    pub fn claimed_activity(&self, claim: &ActivityClaim) -> Result<&Activity> {
+        let gone = || {
+            Error::NotFound(
+                "invalid activityID or activity already timed out or invoking workflow is completed".into(),
+            )
+        };
+        if !self.state.is_running() {
+            return Err(Error::completed());
+        }
+        let activity = self.state.activities.get(&claim.scheduled_event_id).ok_or_else(gone)?;
+        let attempt = activity.attempt();
+        let by_id = claim.request_id.is_empty();
+        let fits = activity.is_started()
+            && (by_id || (attempt.number == claim.attempt && attempt.request_id == claim.request_id));
+        if fits { Ok(activity) } else { Err(gone()) }
+    }
+
+    /// A claim on the pending activity with this activity id.
+    pub fn activity_by_id(&self, activity_id: &str) -> Result<ActivityClaim> {
+        self.state
+            .activities
+            .iter()
+            .find(|(_, activity)| activity.scheduled().activity_id == activity_id)
+            .map(|(&scheduled_event_id, activity)| ActivityClaim {
+                scheduled_event_id,
+                attempt: activity.attempt().number,
+                request_id: String::new(),
+            })
+            .ok_or_else(|| {
+                Error::NotFound(format!("cannot find pending activity with ActivityID {activity_id}"))
+            })
+    }
+
+    /// A worker's heartbeat.
+    pub fn heartbeat_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        claim: &ActivityClaim,
+        details: Option<Payloads>,
+    ) -> Result<HeartbeatAnswer> {
+        let activity = self.claimed_activity(claim)?;
+        let answer = HeartbeatAnswer { cancel_requested: activity.cancel_requested_event_id != 0 };
+        let mut attempt = activity.attempt().clone();
+        attempt.heartbeat_time = cx.now;
+        if details.is_some() {
+            attempt.heartbeat_details = details;
+        }
+        self.set_attempt(claim.scheduled_event_id, attempt);
+        Ok(answer)
+    }
+
+    /// A worker ends an attempt.
+    pub fn end_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        claim: &ActivityClaim,
+        outcome: Outcome,
+        identity: String,
+    ) -> Result<()> {
+        let activity = self.claimed_activity(claim)?;
+        let id = claim.scheduled_event_id;
+        match outcome {
+            Outcome::Completed(result) => {
+                let started_event_id = self.add_activity_started(cx, id);
+                self.event(
+                    cx,
+                    ActivityTaskCompletedEventAttributes {
+                        result,
+                        scheduled_event_id: id,
+                        started_event_id,
+                        identity,
+                        worker_version: None,
+                    }
+                    .into(),
+                );
+            }
+            Outcome::Canceled(details) => {
+                let latest_cancel_requested_event_id = activity.cancel_requested_event_id;
+                if latest_cancel_requested_event_id == 0 {
+                    return Err(Error::InvalidArgument(
+                        "Unable to cancel activity: cancellation was not requested.".into(),
+                    ));
+                }
+                let started_event_id = self.add_activity_started(cx, id);
+                self.event(
+                    cx,
+                    ActivityTaskCanceledEventAttributes {
+                        details,
+                        latest_cancel_requested_event_id,
+                        scheduled_event_id: id,
+                        started_event_id,
+                        identity,
+                        worker_version: None,
+                    }
+                    .into(),
+                );
+            }
+            Outcome::Failed(failure, heartbeat_details) => {
+                let failure = failure.unwrap_or_default();
+                if let Some(heartbeat_details) = heartbeat_details {
+                    let mut attempt = activity.attempt().clone();
+                    attempt.heartbeat_details = Some(heartbeat_details);
+                    self.set_attempt(id, attempt);
+                }
+                match self.retry_activity(cx, id, &failure) {
+                    RetryState::InProgress => return Ok(()),
+                    retry_state => self.fail_activity(cx, id, failure, retry_state, identity),
+                }
+            }
+        }
+        self.schedule_workflow_task(cx);
+        Ok(())
+    }
+
+    /// A deadline of an activity has come.
+    pub(crate) fn activity_due(&mut self, cx: &mut Cx<'_>, id: i64, due: ActivityDeadline) {
+        match due {
+            ActivityDeadline::Retry => {
+                if let Some(activity) = self.state.activities.get(&id) {
+                    cx.effects.extend(self.activity_effect(id, activity, cx.now));
+                }
+            }
+            ActivityDeadline::TimesOut(kind) => self.time_out_activity(cx, id, kind),
+        }
+    }
+
+    /// All that activities wait for: when, which, what. Back-offs that are over are not in it: those
+    /// attempts have been offered.
+    pub(crate) fn activity_deadlines(
+        &self,
+    ) -> impl Iterator<Item = (Time, i64, ActivityDeadline)> {
+        let offered_until = self.offered_until;
+        self.state.activities.iter().flat_map(move |(&id, activity)| {
+            let attempt = activity.attempt();
+            let backing_off = !activity.is_started()
+                && attempt.backoff > 0
+                && attempt.scheduled_time > offered_until;
+            let retry = backing_off.then(|| (attempt.scheduled_time, id, ActivityDeadline::Retry));
+            let timeout = activity.deadline().map(|(at, due)| (at, id, due));
+            retry.into_iter().chain(timeout)
+        })
+    }
+
+    fn time_out_activity(&mut self, cx: &mut Cx<'_>, id: i64, kind: TimeoutType) {
+        let Some(activity) = self.state.activities.get(&id) else { return };
+        let attempt = activity.attempt();
+        let details = attempt.heartbeat_details.clone();
+        let last_failure = attempt.last_failure.clone();
+        let mut failure = timeout(
+            format!("activity {} timeout", timeout_name(kind)),
+            kind,
+            details.clone(),
+        );
+        let mut retry_state = RetryState::Timeout;
+        match kind {
+            TimeoutType::StartToClose | TimeoutType::Heartbeat => {
+                retry_state = self.retry_activity(cx, id, &failure);
+                if retry_state == RetryState::InProgress {
+                    return;
+                }
+                if retry_state == RetryState::Timeout {
+                    // No time is left for another attempt: the activity as a whole is out of time,
+                    // and what its last attempt died of is the cause.
+                    failure = Failure {
+                        cause: Some(Box::new(failure)),
+                        ..timeout(
+                            "Not enough time to schedule next retry before activity ScheduleToClose timeout, giving up retrying",
+                            TimeoutType::ScheduleToClose,
+                            details,
+                        )
+                    };
+                }
+            }
+            TimeoutType::ScheduleToClose => {
+                failure.cause = last_failure.map(Box::new);
+            }
+            _ => {}
+        }
+        let started_event_id = self.add_activity_started(cx, id);
+        self.event(
+            cx,
+            ActivityTaskTimedOutEventAttributes {
+                failure: Some(failure),
+                scheduled_event_id: id,
+                started_event_id,
+                retry_state: retry_state as i32,
+            }
+            .into(),
+        );
+        self.schedule_workflow_task(cx);
+    }
+
+    /// Arranges the next attempt, or says why there is none.
+    fn retry_activity(&mut self, cx: &mut Cx<'_>, id: i64, failure: &Failure) -> RetryState {
+        let Some(activity) = self.state.activities.get(&id) else {
+            return RetryState::InternalServerError;
+        };
+        if activity.cancel_requested_event_id != 0 {
+            return RetryState::CancelRequested;
+        }
+        let next_delay = match &failure.failure_info {
+            Some(FailureInfo::ApplicationFailureInfo(info)) => {
+                info.next_retry_delay.as_ref().map(|delay| span(&Some(*delay)))
+            }
+            _ => None,
+        };
+        let attempt = activity.attempt();
+        let next = next_attempt(
+            activity.scheduled().retry_policy.as_ref(),
+            cx.now,
+            activity.expires(),
+            attempt.number,
+            Some(failure),
+            next_delay,
+        );
+        let backoff = match next {
+            Next::After(backoff) => backoff,
+            Next::No(retry_state) => return retry_state,
+        };
+        let next = Attempt {
+            number: attempt.number + 1,
+            scheduled_time: cx.now.saturating_add(backoff),
+            started_time: 0,
+            request_id: String::new(),
+            heartbeat_time: 0,
+            last_failure: Some(failure.clone()),
+            last_complete_time: cx.now,
+            backoff,
+            ..attempt.clone()
+        };
+        self.set_attempt(id, next);
+        if let Some(activity) = self.state.activities.get(&id) {
+            cx.effects.extend(self.activity_effect(id, activity, cx.now));
+        }
+        RetryState::InProgress
+    }
+
+    fn fail_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: i64,
+        failure: Failure,
+        retry_state: RetryState,
+        identity: String,
+    ) {
+        let started_event_id = self.add_activity_started(cx, id);
+        self.event(
+            cx,
+            ActivityTaskFailedEventAttributes {
+                failure: Some(failure),
+                scheduled_event_id: id,
+                started_event_id,
+                identity,
+                retry_state: retry_state as i32,
+                ..Default::default()
+            }
+            .into(),
+        );
+    }
+
+    /// Writes the started event that history does not have yet. Returns its id, 0 if no attempt was
+    /// ever handed out.
+    fn add_activity_started(&mut self, cx: &mut Cx<'_>, id: i64) -> i64 {
+        let Some(activity) = self.state.activities.get(&id) else { return 0 };
+        let attempt = activity.attempt().clone();
+        if attempt.started_time == 0 {
+            return 0;
+        }
+        self.event_with(
+            cx,
+            Attributes::from(ActivityTaskStartedEventAttributes {
+                scheduled_event_id: id,
+                identity: attempt.identity,
+                request_id: attempt.request_id,
+                attempt: attempt.number,
+                last_failure: attempt.last_failure,
+                worker_version: attempt.worker_version,
+                build_id_redirect_counter: 0,
+            }),
+            |event| event.event_time = Some(crate::time::timestamp(attempt.started_time)),
+        )
+    }
+
+    fn set_attempt(&mut self, scheduled_event_id: i64, attempt: Attempt) {
+        self.step(StepKind::Attempt(ActivityAttempt {
+            scheduled_event_id,
+            attempt: Some(attempt),
+        }));
+    }
+
+    pub(crate) fn apply_activity_scheduled(
+        &mut self,
+        event: &HistoryEvent,
+        attributes: &ActivityTaskScheduledEventAttributes,
+    ) {
+        let at = event.event_time.as_ref().map_or(0, time);
+        self.state.activities.insert(
+            event.event_id,
+            Activity {
+                scheduled: Some(attributes.clone()),
+                scheduled_time: at,
+                attempt: Some(Attempt { number: 1, scheduled_time: at, ..Attempt::default() }),
+                cancel_requested_event_id: 0,
+            },
+        );
+    }
+
+    pub(crate) fn apply_activity_cancel_requested(
+        &mut self,
+        id: i64,
+        attributes: &ActivityTaskCancelRequestedEventAttributes,
+    ) {
+        if let Some(activity) = self.state.activities.get_mut(&attributes.scheduled_event_id) {
+            activity.cancel_requested_event_id = id;
+        }
+    }
+
+    pub(crate) fn apply_activity_closed(&mut self, scheduled_event_id: i64) {
+        self.state.activities.remove(&scheduled_event_id);
+    }
+}
+
+/// The time that an attempt may take at most, as the worker is told; none for no limit.
+pub fn attempt_timeout(activity: &Activity) -> Option<prost_types::Duration> {
+    some_duration(span(&activity.scheduled().start_to_close_timeout))
+}

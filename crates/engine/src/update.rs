@@ -1,0 +1,830 @@
+//! Workflow updates: admitted → accepted → completed, or rejected.
+//!
+//! An admitted update is only in memory, and so is a rejection: neither leaves a trace in history.
+//! From its acceptance on an update is durable. The exception is an update that a reset brings back:
+//! history has an admitted event for it, and the worker reads the request there.
+
+use std::collections::{BTreeMap, HashSet};
+
+use prost::{Message, Name};
+
+use crate::effect::Effect;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::proto::command::{Command, command};
+use crate::proto::enums::{EventType, WorkflowExecutionStatus, WorkflowTaskFailedCause};
+use crate::proto::failure::{ApplicationFailureInfo, Failure, failure::FailureInfo};
+use crate::proto::history::{
+    WorkflowExecutionOptionsUpdatedEventAttributes, WorkflowExecutionUpdateAcceptedEventAttributes,
+    WorkflowExecutionUpdateCompletedEventAttributes,
+};
+use crate::proto::protocol::{self, message::SequencingId};
+use crate::proto::update::{Acceptance, Outcome, Rejection, Request, Response, outcome};
+use crate::proto::workflowservice::RespondWorkflowTaskCompletedRequest;
+use crate::run::{Cx, Run};
+use crate::state::{RequestIdInfo, RunState, Update, WorkflowTask};
+
+/// Rejections that are remembered for callers that ask for them later.
+const REMEMBERED_REJECTIONS: usize = 100;
+
+/// Attempt of the workflow task from which on updates are refused: the workflow does not get past
+/// its own history, so an update would only wait.
+const REFUSED_FROM_ATTEMPT: i32 = 3;
+
+/// Events that a dropped speculative task may have shown to a worker that can take them twice.
+const EVENTS_SHOWN_TWICE: i64 = 10;
+
+/// An update that the workflow has not accepted or rejected yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Admitted {
+    /// What the caller asks for.
+    pub request: Request,
+    /// Its id.
+    pub update_id: String,
+    /// Id of the message that carries it to the worker.
+    pub message_id: String,
+    /// Scheduled event of the workflow task that carried it, 0 while not delivered.
+    pub delivered_to: i64,
+    /// Whether history has its admitted event, so that no message needs to carry it.
+    pub in_history: bool,
+    /// Set when the run closed before the workflow took it.
+    pub aborted: Option<Abort>,
+}
+
+/// Why an update will never be taken by this run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Abort {
+    /// The workflow is over.
+    Closed,
+    /// Another run continues the workflow: the caller may ask that one.
+    Continued,
+}
+
+/// How far an update got.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made to be looked at once, never kept"
+)]
+pub enum UpdateView {
+    /// No such update.
+    Unknown,
+    /// It waits for the workflow.
+    Admitted,
+    /// The workflow works on it.
+    Accepted,
+    /// It has an outcome; that of a rejected update is a failure.
+    Completed(Outcome),
+    /// The run closed before it could take it.
+    Aborted(Abort),
+}
+
+impl Abort {
+    /// What to tell the caller.
+    pub fn error(self) -> Error {
+        match self {
+            Self::Closed => {
+                Error::NotFound("workflow update was aborted by closing workflow".into())
+            }
+            Self::Continued => Error::ResourceExhausted(
+                "the workflow is closing and another run continues it: try again".into(),
+            ),
+        }
+    }
+}
+
+impl Admitted {
+    /// An update that nobody has seen yet.
+    pub(crate) fn new(request: Request, in_history: bool) -> Self {
+        let update_id = update_id(&request).to_owned();
+        Self {
+            message_id: request_message_id(&update_id),
+            update_id,
+            request,
+            in_history,
+            ..Self::default()
+        }
+    }
+}
+
+/// A worker's word about an update.
+enum Answer {
+    Acceptance(Acceptance),
+    Rejection(Rejection),
+    Response(Response),
+}
+
+/// How far an update got, as far as answers to it are concerned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    Admitted,
+    Accepted,
+    Completed,
+}
+
+impl Run {
+    /// Takes in an update for the workflow to accept or reject; one that is known already changes
+    /// nothing.
+    pub fn admit_update(&mut self, cx: &mut Cx<'_>, request: Request) -> Result<()> {
+        check_request(&request)?;
+        let id = update_id(&request);
+        if self.state.updates.contains_key(id) || self.admitted.iter().any(|a| a.update_id == id) {
+            return Ok(());
+        }
+        if !self.state.is_running() {
+            return Err(Error::completed());
+        }
+        if self.state.status == WorkflowExecutionStatus::Paused as i32 {
+            return Err(Error::FailedPrecondition(
+                "Workflow is paused. Cannot update the workflow.".into(),
+            ));
+        }
+        if self.state.workflow_task_attempt >= REFUSED_FROM_ATTEMPT {
+            return Err(Error::WorkflowNotReady(
+                "Unable to perform workflow execution update due to Workflow Task in failed state."
+                    .into(),
+            ));
+        }
+        self.check_in_flight_limit(cx.limits)?;
+        self.check_total_limit(cx.limits)?;
+        // The same id may be tried again after a rejection: only its new outcome counts.
+        self.rejected.retain(|(rejected, _)| rejected != id);
+        self.admitted.push(Admitted::new(request, false));
+        self.schedule_speculative_task(cx);
+        Ok(())
+    }
+
+    /// How far an update got.
+    pub fn update_view(&self, update_id: &str) -> UpdateView {
+        if let Some((_, failure)) = self.rejected.iter().rev().find(|(id, _)| id == update_id) {
+            return UpdateView::Completed(failed(failure.clone()));
+        }
+        if let Some(admitted) = self
+            .admitted
+            .iter()
+            .find(|admitted| admitted.update_id == update_id)
+        {
+            return admitted
+                .aborted
+                .map_or(UpdateView::Admitted, UpdateView::Aborted);
+        }
+        let Some(update) = self.state.updates.get(update_id) else {
+            return UpdateView::Unknown;
+        };
+        let running = self.state.is_running();
+        match stage(update) {
+            Stage::Completed => UpdateView::Completed(update.outcome.clone().unwrap_or_default()),
+            Stage::Accepted if running => UpdateView::Accepted,
+            Stage::Accepted => UpdateView::Completed(failed(workflow_completed_failure())),
+            Stage::Admitted if running => UpdateView::Admitted,
+            Stage::Admitted => UpdateView::Aborted(abort_of_closed(&self.state)),
+        }
+    }
+
+    /// The messages that bring updates to the worker that just started the task, and marks those
+    /// updates as delivered. `include_delivered` repeats what earlier tasks brought, for a worker
+    /// that has not seen them.
+    pub fn update_messages(&mut self, include_delivered: bool) -> Vec<protocol::Message> {
+        let Some(task) = self
+            .workflow_task()
+            .filter(|task| task.started_event_id != 0)
+        else {
+            return Vec::new();
+        };
+        let scheduled_event_id = task.scheduled_event_id;
+        // Updates come after everything else that the task shows.
+        let after = SequencingId::EventId(task.started_event_id - 1);
+        let mut messages = Vec::new();
+        for admitted in &mut self.admitted {
+            if admitted.aborted.is_some() || (admitted.delivered_to != 0 && !include_delivered) {
+                continue;
+            }
+            admitted.delivered_to = scheduled_event_id;
+            if !admitted.in_history {
+                messages.push(protocol::Message {
+                    id: admitted.message_id.clone(),
+                    protocol_instance_id: admitted.update_id.clone(),
+                    sequencing_id: Some(after),
+                    body: Some(any(&admitted.request)),
+                });
+            }
+        }
+        messages
+    }
+
+    /// Whether a worker's messages, in the order in which they will be handled, fit the updates
+    /// that there are.
+    pub(crate) fn check_messages(
+        &self,
+        cx: &Cx<'_>,
+        messages: &[protocol::Message],
+        commands: &[Command],
+    ) -> Result<()> {
+        let mut check = Check {
+            run: self,
+            limits: cx.limits,
+            stages: BTreeMap::new(),
+        };
+        let mut taken = HashSet::new();
+        for command in commands {
+            let Some(command::Attributes::ProtocolMessageCommandAttributes(attributes)) =
+                &command.attributes
+            else {
+                continue;
+            };
+            let id = &attributes.message_id;
+            if id.is_empty() {
+                return bad("MessageID is not set on ProtocolMessageCommand.");
+            }
+            let found = messages
+                .iter()
+                .enumerate()
+                .find(|(at, m)| m.id == *id && !taken.contains(at));
+            let Some((at, message)) = found else {
+                return bad(format!(
+                    "ProtocolMessageCommand referenced absent message ID {id}"
+                ));
+            };
+            taken.insert(at);
+            check.message(message)?;
+        }
+        for (at, message) in messages.iter().enumerate() {
+            if !taken.contains(&at) {
+                check.message(message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a checked message says.
+    pub(crate) fn handle_message(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _completed_event_id: i64,
+        message: protocol::Message,
+    ) -> Result<()> {
+        let answer = answer(&message)?;
+        let update_id = message.protocol_instance_id;
+        let running = self.state.is_running();
+        match answer {
+            Answer::Rejection(rejection) => {
+                self.reject_update(cx, update_id, rejection.failure.unwrap_or_default());
+            }
+            // The run closed in the same workflow task: what becomes of the update is settled.
+            _ if !running => {}
+            Answer::Acceptance(acceptance) => self.accept_update(cx, update_id, acceptance),
+            Answer::Response(response) => self.complete_update(cx, update_id, response),
+        }
+        Ok(())
+    }
+
+    /// Whether the speculative task in progress may be dropped as if it never was, given the
+    /// worker's answer: nothing in it makes an event.
+    pub(crate) fn only_rejections(&self, request: &RespondWorkflowTaskCompletedRequest) -> bool {
+        let speculative = self
+            .speculative
+            .as_ref()
+            .is_some_and(|task| task.started_event_id != 0);
+        if !speculative || !request.commands.is_empty() || request.force_create_new_workflow_task {
+            return false;
+        }
+        // Events that came with the task will come again with the next one. Only some workers can
+        // take that, and nobody shall be sent a long list again and again.
+        let takes_twice = request
+            .capabilities
+            .as_ref()
+            .is_some_and(|can| can.discard_speculative_workflow_task_with_events);
+        let allowed = if takes_twice { EVENTS_SHOWN_TWICE } else { 0 };
+        // Behind the started event of the last task there is at least its completed event.
+        let shown = self.state.next_event_id - (self.state.previous_started_event_id + 2);
+        shown <= allowed
+            && request
+                .messages
+                .iter()
+                .all(|message| matches!(answer(message), Ok(Answer::Rejection(_))))
+    }
+
+    /// Rejects the updates that the completed task brought and the worker said nothing about: a
+    /// worker that ignored them once would do so again.
+    pub(crate) fn reject_unprocessed_updates(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _task: &WorkflowTask,
+        force_create: bool,
+    ) {
+        // A heartbeat answers nothing yet.
+        if force_create || !self.state.is_running() {
+            return;
+        }
+        let ignored: Vec<String> = self
+            .admitted
+            .iter()
+            .filter(|admitted| admitted.delivered_to != 0)
+            .map(|admitted| admitted.update_id.clone())
+            .collect();
+        for update_id in ignored {
+            self.reject_update(cx, update_id, unprocessed_failure());
+        }
+    }
+
+    /// The task that brought updates failed or timed out: the next one brings them again.
+    pub(crate) fn forget_delivered_updates(&mut self, _cx: &mut Cx<'_>) {
+        for admitted in &mut self.admitted {
+            admitted.delivered_to = 0;
+        }
+    }
+
+    /// Whether updates wait for a workflow task to bring them.
+    pub(crate) fn has_undelivered_updates(&self) -> bool {
+        self.admitted
+            .iter()
+            .any(|admitted| admitted.delivered_to == 0 && admitted.aborted.is_none())
+    }
+
+    /// The run closed: whoever waits for an update is told. `continuing` if another run takes over.
+    pub(crate) fn abort_updates(&mut self, cx: &mut Cx<'_>, continuing: bool) {
+        let reason = if continuing {
+            Abort::Continued
+        } else {
+            Abort::Closed
+        };
+        let mut changed = Vec::new();
+        for admitted in &mut self.admitted {
+            if admitted.aborted.is_none() {
+                admitted.aborted = Some(reason);
+                changed.push(admitted.update_id.clone());
+            }
+        }
+        let unfinished = self
+            .state
+            .updates
+            .iter()
+            .filter(|(_, update)| stage(update) == Stage::Accepted);
+        changed.extend(unfinished.map(|(id, _)| id.clone()));
+        for update_id in changed {
+            self.update_changed(cx, update_id);
+        }
+    }
+
+    fn check_in_flight_limit(&self, limits: &Limits) -> Result<()> {
+        let limit = limits.updates_in_flight;
+        let unfinished = self
+            .state
+            .updates
+            .values()
+            .filter(|u| stage(u) != Stage::Completed)
+            .count();
+        let in_history = self
+            .admitted
+            .iter()
+            .filter(|admitted| admitted.in_history)
+            .count();
+        if limit > 0 && self.admitted.len() - in_history + unfinished >= limit {
+            return Err(Error::ResourceExhausted(format!(
+                "limit on number of concurrent in-flight updates has been reached ({limit})"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_total_limit(&self, limits: &Limits) -> Result<()> {
+        let limit = limits.updates_total;
+        let in_memory = self
+            .admitted
+            .iter()
+            .filter(|admitted| !admitted.in_history)
+            .count();
+        if limit > 0 && in_memory + self.state.updates.len() >= limit {
+            return Err(Error::FailedPrecondition(format!(
+                "The limit on the total number of distinct updates in this workflow has been reached \
+                 ({limit}). Give repeated updates the same id, reject those that will not be \
+                 processed, or continue as new when the workflow is told to."
+            )));
+        }
+        Ok(())
+    }
+
+    fn accept_update(&mut self, cx: &mut Cx<'_>, update_id: String, acceptance: Acceptance) {
+        let admitted = self.forget_admitted(&update_id);
+        // Where history has an admitted event, it has the request; once is enough.
+        let accepted_request = match (admitted, self.state.updates.contains_key(&update_id)) {
+            (_, true) => None,
+            (Some(admitted), _) => Some(admitted.request),
+            (None, _) => acceptance.accepted_request,
+        };
+        self.event(
+            cx,
+            WorkflowExecutionUpdateAcceptedEventAttributes {
+                accepted_request_message_id: request_message_id(&update_id),
+                protocol_instance_id: update_id.clone(),
+                accepted_request_sequencing_event_id: acceptance
+                    .accepted_request_sequencing_event_id,
+                accepted_request,
+            }
+            .into(),
+        );
+        self.update_changed(cx, update_id);
+    }
+
+    fn complete_update(&mut self, cx: &mut Cx<'_>, update_id: String, response: Response) {
+        let accepted = self.state.updates.get(&update_id);
+        let accepted_event_id = accepted.map_or(0, |update| update.accepted_event_id);
+        self.event(
+            cx,
+            WorkflowExecutionUpdateCompletedEventAttributes {
+                meta: response.meta,
+                accepted_event_id,
+                outcome: response.outcome,
+            }
+            .into(),
+        );
+        self.update_changed(cx, update_id);
+    }
+
+    fn reject_update(&mut self, cx: &mut Cx<'_>, update_id: String, failure: Failure) {
+        self.forget_admitted(&update_id);
+        if self.rejected.len() >= REMEMBERED_REJECTIONS {
+            self.rejected.pop_front();
+        }
+        self.rejected.push_back((update_id.clone(), failure));
+        self.update_changed(cx, update_id);
+    }
+
+    fn forget_admitted(&mut self, update_id: &str) -> Option<Admitted> {
+        let at = self
+            .admitted
+            .iter()
+            .position(|admitted| admitted.update_id == update_id)?;
+        Some(self.admitted.remove(at))
+    }
+
+    fn update_changed(&self, cx: &mut Cx<'_>, update_id: String) {
+        cx.effects.push(Effect::UpdateChanged {
+            run_id: self.state.run_id.clone(),
+            update_id,
+        });
+    }
+
+    pub(crate) fn apply_update_accepted(
+        &mut self,
+        id: i64,
+        attributes: &WorkflowExecutionUpdateAcceptedEventAttributes,
+    ) {
+        self.state
+            .count_update(&attributes.protocol_instance_id)
+            .accepted_event_id = id;
+        let request_id = attributes
+            .accepted_request
+            .as_ref()
+            .map_or("", |request| &request.request_id);
+        self.attach_request(request_id, EventType::WorkflowExecutionUpdateAccepted, id);
+    }
+
+    pub(crate) fn apply_update_completed(
+        &mut self,
+        id: i64,
+        attributes: &WorkflowExecutionUpdateCompletedEventAttributes,
+    ) {
+        let update_id = attributes.meta.as_ref().map_or("", |meta| &meta.update_id);
+        if let Some(update) = self.state.updates.get_mut(update_id) {
+            update.completed_event_id = id;
+            update.outcome.clone_from(&attributes.outcome);
+        }
+    }
+
+    pub(crate) fn apply_options_updated(
+        &mut self,
+        id: i64,
+        attributes: &WorkflowExecutionOptionsUpdatedEventAttributes,
+    ) {
+        let of_updates = attributes
+            .workflow_update_options
+            .iter()
+            .map(|update| &update.attached_request_id);
+        for request_id in std::iter::once(&attributes.attached_request_id).chain(of_updates) {
+            self.attach_request(request_id, EventType::WorkflowExecutionOptionsUpdated, id);
+        }
+        if attributes.priority.is_some() {
+            self.state.priority.clone_from(&attributes.priority);
+        }
+    }
+
+    fn attach_request(&mut self, request_id: &str, event_type: EventType, event_id: i64) {
+        if !request_id.is_empty() {
+            self.state.request_ids.insert(
+                request_id.to_owned(),
+                RequestIdInfo {
+                    event_type: event_type as i32,
+                    event_id: event_id.max(0),
+                },
+            );
+        }
+    }
+}
+
+impl RunState {
+    /// The durable record of an update, made and counted if it is not there yet.
+    pub(crate) fn count_update(&mut self, update_id: &str) -> &mut Update {
+        if !self.updates.contains_key(update_id) {
+            self.update_count += 1;
+        }
+        self.updates.entry(update_id.to_owned()).or_default()
+    }
+}
+
+/// Goes through messages as they will be handled, and follows what they do to their updates.
+struct Check<'a> {
+    run: &'a Run,
+    limits: &'a Limits,
+    /// Updates that messages changed; none for rejected ones.
+    stages: BTreeMap<&'a str, Option<Stage>>,
+}
+
+impl<'a> Check<'a> {
+    fn message(&mut self, message: &'a protocol::Message) -> Result<()> {
+        let answer = answer(message)?;
+        let size = message.body.as_ref().map_or(0, |body| body.encoded_len());
+        if size > self.limits.blob_bytes {
+            return bad(format!(
+                "Message type {} exceeds size limit.",
+                answer.name()
+            ));
+        }
+        let id = message.protocol_instance_id.as_str();
+        let stage = self.stage(id, &answer)?;
+        let next = match (&answer, stage) {
+            (Answer::Acceptance(acceptance), Stage::Admitted) => {
+                check_acceptance(acceptance)?;
+                Some(Stage::Accepted)
+            }
+            (Answer::Rejection(_), Stage::Admitted) => None,
+            (Answer::Response(response), Stage::Accepted) => {
+                check_response(id, response)?;
+                Some(Stage::Completed)
+            }
+            (_, stage) => {
+                return bad(format!(
+                    "invalid state transition attempted for Update {id}: received {} message while in state {stage:?}",
+                    answer.name()
+                ));
+            }
+        };
+        self.stages.insert(id, next);
+        Ok(())
+    }
+
+    fn stage(&self, id: &str, answer: &Answer) -> Result<Stage> {
+        let known = match self.stages.get(id) {
+            Some(changed) => *changed,
+            None if self
+                .run
+                .admitted
+                .iter()
+                .any(|admitted| admitted.update_id == id) =>
+            {
+                Some(Stage::Admitted)
+            }
+            None => self.run.state.updates.get(id).map(stage),
+        };
+        if let Some(stage) = known {
+            return Ok(stage);
+        }
+        // Admitted updates do not outlive the server, but the worker may have been at work on one:
+        // where it says what was asked, that is as good as the original.
+        if answer.request().is_none() {
+            return bad(format!(
+                "update {id} wasn't found on the server. This is most likely a transient error \
+                 which will be resolved automatically by retries"
+            ));
+        }
+        self.run.check_total_limit(self.limits)?;
+        Ok(Stage::Admitted)
+    }
+}
+
+impl Answer {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Acceptance(_) => "Acceptance",
+            Self::Rejection(_) => "Rejection",
+            Self::Response(_) => "Response",
+        }
+    }
+
+    fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Acceptance(acceptance) => acceptance.accepted_request.as_ref(),
+            Self::Rejection(rejection) => rejection.rejected_request.as_ref(),
+            Self::Response(_) => None,
+        }
+    }
+}
+
+/// What a message says, if it is one about updates.
+fn answer(message: &protocol::Message) -> Result<Answer> {
+    let Some(body) = &message.body else {
+        return bad(format!(
+            "Update {} received message with nil body",
+            message.protocol_instance_id
+        ));
+    };
+    let name = body.type_url.rsplit('/').next().unwrap_or_default();
+    let bytes = body.value.as_slice();
+    let decoded = if name == Acceptance::full_name() {
+        Acceptance::decode(bytes).map(Answer::Acceptance)
+    } else if name == Rejection::full_name() {
+        Rejection::decode(bytes).map(Answer::Rejection)
+    } else if name == Response::full_name() {
+        Response::decode(bytes).map(Answer::Response)
+    } else {
+        return bad(format!("Message type {name} not supported"));
+    };
+    decoded.or_else(|error| bad(format!("unable to unmarshal request: {error}")))
+}
+
+fn check_request(request: &Request) -> Result<()> {
+    let missing = |what: &str| {
+        Err(Error::InvalidArgument(format!(
+            "invalid update request: {what} is not set"
+        )))
+    };
+    if update_id(request).is_empty() {
+        return missing("meta.update_id");
+    }
+    if request
+        .input
+        .as_ref()
+        .is_none_or(|input| input.name.is_empty())
+    {
+        return missing("input.name");
+    }
+    if !request.completion_callbacks.is_empty() && request.request_id.is_empty() {
+        return missing("request_id, which completion_callbacks need,");
+    }
+    Ok(())
+}
+
+fn check_acceptance(acceptance: &Acceptance) -> Result<()> {
+    let missing = |what: &str| bad(format!("invalid Acceptance: {what} is not set"));
+    if acceptance.accepted_request_sequencing_event_id == 0 {
+        return missing("accepted_request_sequencing_event_id");
+    }
+    if acceptance.accepted_request_message_id.is_empty() {
+        return missing("accepted_request_message_id");
+    }
+    Ok(())
+}
+
+fn check_response(update_id: &str, response: &Response) -> Result<()> {
+    let id = response.meta.as_ref().map_or("", |meta| &meta.update_id);
+    if id.is_empty() {
+        return bad("invalid Response: meta.update_id is not set");
+    }
+    if id != update_id {
+        return bad(format!(
+            "invalid Response: meta.update_id {id} != {update_id}"
+        ));
+    }
+    if response.outcome.is_none() {
+        return bad("invalid Response: outcome is not set");
+    }
+    Ok(())
+}
+
+fn bad<T>(message: impl Into<String>) -> Result<T> {
+    Err(Error::bad_command(
+        WorkflowTaskFailedCause::BadUpdateWorkflowExecutionMessage,
+        message,
+    ))
+}
+
+fn update_id(request: &Request) -> &str {
+    request.meta.as_ref().map_or("", |meta| &meta.update_id)
+}
+
+fn request_message_id(update_id: &str) -> String {
+    format!("{update_id}/request")
+}
+
+fn stage(update: &Update) -> Stage {
+    match update {
+        Update {
+            accepted_event_id: 0,
+            ..
+        } => Stage::Admitted,
+        Update {
+            completed_event_id: 0,
+            ..
+        } => Stage::Accepted,
+        _ => Stage::Completed,
+    }
+}
+
+fn abort_of_closed(state: &RunState) -> Abort {
+    if state.successor_run_id.is_empty() {
+        Abort::Closed
+    } else {
+        Abort::Continued
+    }
+}
+
+fn any<M: Name>(message: &M) -> prost_types::Any {
+    prost_types::Any {
+        type_url: format!("type.googleapis.com/{}", M::full_name()),
+        value: message.encode_to_vec(),
+    }
+}
+
+fn failed(failure: Failure) -> Outcome {
+    Outcome {
+        value: Some(outcome::Value::Failure(failure)),
+    }
+}
+
+fn application_failure(kind: &str, message: &str) -> Failure {
+    Failure {
+        message: message.to_owned(),
+        source: "Server".into(),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(
+            ApplicationFailureInfo {
+                r#type: kind.to_owned(),
+                non_retryable: true,
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    }
+}
+
+fn unprocessed_failure() -> Failure {
+    application_failure(
+        "UnprocessedUpdate",
+        "Workflow Update is rejected because it wasn't processed by worker. Probably, Workflow \
+         Update is not supported by the worker.",
+    )
+}
+
+fn workflow_completed_failure() -> Failure {
+    application_failure(
+        "AcceptedUpdateCompletedWorkflow",
+        "Workflow Update failed because the Workflow completed before the Update completed.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_a_durable_update_got() {
+        let update = |accepted_event_id, completed_event_id| Update {
+            accepted_event_id,
+            completed_event_id,
+            outcome: None,
+        };
+        assert_eq!(stage(&update(0, 0)), Stage::Admitted);
+        assert_eq!(stage(&update(5, 0)), Stage::Accepted);
+        assert_eq!(stage(&update(5, 6)), Stage::Completed);
+    }
+
+    #[test]
+    fn damaged_messages_are_the_worker_s_fault() {
+        let message = protocol::Message {
+            protocol_instance_id: "u".into(),
+            body: Some(prost_types::Any {
+                value: vec![0xff],
+                ..any(&Acceptance::default())
+            }),
+            ..Default::default()
+        };
+        assert!(matches!(answer(&message), Err(Error::BadCommand { .. })));
+    }
+
+    #[test]
+    fn attached_requests_are_remembered_with_their_event() {
+        let mut run = Run::default();
+        let attached = |request_id: &str| WorkflowExecutionOptionsUpdatedEventAttributes {
+            attached_request_id: request_id.into(),
+            ..Default::default()
+        };
+        run.apply_options_updated(7, &attached("seven"));
+        run.apply_options_updated(crate::run::BUFFERED, &attached("buffered"));
+        run.apply_options_updated(9, &attached(""));
+        let event_type = EventType::WorkflowExecutionOptionsUpdated as i32;
+        assert_eq!(run.state.request_ids.len(), 2);
+        assert_eq!(
+            run.state.request_ids["seven"],
+            RequestIdInfo {
+                event_type,
+                event_id: 7
+            }
+        );
+        assert_eq!(
+            run.state.request_ids["buffered"],
+            RequestIdInfo {
+                event_type,
+                event_id: 0
+            }
+        );
+    }
+}

@@ -1,0 +1,1516 @@
+//! Children, signals and cancel requests between workflows, and what a closing run tells others.
+
+use prost::Message;
+use steadfast_engine::child::ChildStart;
+use steadfast_engine::commands::Completion;
+use steadfast_engine::proto::command::{
+    CancelWorkflowExecutionCommandAttributes, CompleteWorkflowExecutionCommandAttributes,
+    ContinueAsNewWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
+    RequestCancelExternalWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
+    SignalExternalWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes,
+    command::Attributes as C,
+};
+use steadfast_engine::proto::common::{
+    ActivityType, Header, Memo, Payload, Payloads, Priority, RetryPolicy, WorkflowExecution,
+    WorkflowType,
+};
+use steadfast_engine::proto::enums::{
+    CancelExternalWorkflowExecutionFailedCause, EventType, ParentClosePolicy, PendingActivityState,
+    PendingWorkflowTaskState, RetryState, SignalExternalWorkflowExecutionFailedCause,
+    StartChildWorkflowExecutionFailedCause, WorkflowExecutionStatus, WorkflowIdReusePolicy,
+    WorkflowTaskFailedCause,
+};
+use steadfast_engine::proto::failure::Failure;
+use steadfast_engine::proto::history::{
+    HistoryEvent, WorkflowExecutionCanceledEventAttributes,
+    WorkflowExecutionCompletedEventAttributes, WorkflowExecutionContinuedAsNewEventAttributes,
+    WorkflowExecutionFailedEventAttributes, WorkflowExecutionTerminatedEventAttributes,
+    WorkflowExecutionTimedOutEventAttributes, history_event::Attributes as A,
+};
+use steadfast_engine::proto::sdk::UserMetadata;
+use steadfast_engine::proto::taskqueue::TaskQueue;
+use steadfast_engine::proto::workflowservice::ResetWorkflowExecutionRequest;
+use steadfast_engine::record::Cause;
+use steadfast_engine::signal::{CancelRequest, Signal};
+use steadfast_engine::start::StartRun;
+use steadfast_engine::state::{ChildClosed, Delivery, OutMessage};
+use steadfast_engine::time::{SECOND, duration, span, timestamp};
+use steadfast_engine::workflow_task::Poller;
+use steadfast_engine::{Cx, Effect, Error, Limits, Run, Time};
+
+mod driver;
+
+use driver::{Counter, Driver, OneNamespace, answer, commands};
+
+/// The child's first run, and its last one.
+const CHILD_RUN: &str = "00000000-0000-4000-8000-000000000007";
+const LAST_CHILD_RUN: &str = "00000000-0000-4000-8000-000000000008";
+
+fn uuid(n: u64) -> String {
+    format!("00000000-0000-4000-8000-{n:012}")
+}
+
+/// What these tests look at in a run.
+trait Looks {
+    /// Messages asked for by the last step.
+    fn messages(&self) -> Vec<OutMessage>;
+    /// Takes the workflow task and answers it with commands.
+    fn answer(&mut self, commands: Vec<C>) -> Completion;
+    /// [`Looks::answer`] for commands that are in order.
+    fn command(&mut self, commands: Vec<C>);
+    /// The newest event.
+    fn last_event(&self) -> HistoryEvent;
+    /// The newest event of a type.
+    fn find(&self, event_type: EventType) -> HistoryEvent;
+    /// How many events there are of a type.
+    fn count(&self, event_type: EventType) -> usize;
+}
+
+impl Looks for Driver {
+    fn messages(&self) -> Vec<OutMessage> {
+        let messages = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Message { message, .. } => Some(message.clone()),
+            _ => None,
+        });
+        messages.collect()
+    }
+
+    fn answer(&mut self, attributes: Vec<C>) -> Completion {
+        let (task, _) = self.take_task();
+        let started = self
+            .run
+            .workflow_task()
+            .map_or(0, |task| task.started_event_id);
+        assert_eq!(
+            task.started_event_id, started,
+            "the worker's token names the task"
+        );
+        let mut request = commands(attributes);
+        for command in &mut request.commands {
+            command.user_metadata = Some(summary());
+        }
+        self.respond(request).expect("the task is there")
+    }
+
+    fn command(&mut self, commands: Vec<C>) {
+        let completion = self.answer(commands);
+        assert!(matches!(completion, Completion::Done(_)), "{completion:?}");
+    }
+
+    fn last_event(&self) -> HistoryEvent {
+        self.own_events.last().expect("an event").clone()
+    }
+
+    fn find(&self, event_type: EventType) -> HistoryEvent {
+        let found = self
+            .own_events
+            .iter()
+            .rev()
+            .find(|event| event.event_type() == event_type);
+        found.unwrap_or_else(|| panic!("no {event_type:?}")).clone()
+    }
+
+    fn count(&self, event_type: EventType) -> usize {
+        self.own_events
+            .iter()
+            .filter(|event| event.event_type() == event_type)
+            .count()
+    }
+}
+
+/// Drives a run that begins like this.
+fn drive(start: StartRun, now: Time) -> Driver {
+    let mut ids = Counter::default();
+    let limits = Limits::default();
+    let mut cx = Cx::new(
+        now,
+        &mut ids,
+        &limits,
+        &OneNamespace,
+        "default",
+        Cause::default(),
+    );
+    let run = Run::start(&mut cx, start);
+    Driver::adopt(run, now, ids)
+}
+
+fn workflow_type(name: &str) -> Option<WorkflowType> {
+    Some(WorkflowType { name: name.into() })
+}
+
+fn queue(name: &str) -> Option<TaskQueue> {
+    Some(TaskQueue {
+        name: name.into(),
+        ..TaskQueue::default()
+    })
+}
+
+fn payload(text: &str) -> Payload {
+    Payload {
+        data: text.into(),
+        ..Payload::default()
+    }
+}
+
+fn payloads(text: &str) -> Option<Payloads> {
+    Some(Payloads {
+        payloads: vec![payload(text)],
+    })
+}
+
+fn header() -> Option<Header> {
+    Some(Header {
+        fields: [("trace".to_owned(), payload("on"))].into(),
+    })
+}
+
+fn summary() -> UserMetadata {
+    UserMetadata {
+        summary: Some(payload("why")),
+        details: None,
+    }
+}
+
+fn child_command(id: &str) -> StartChildWorkflowExecutionCommandAttributes {
+    StartChildWorkflowExecutionCommandAttributes {
+        workflow_id: id.into(),
+        workflow_type: workflow_type("Child"),
+        input: payloads("input"),
+        header: header(),
+        ..Default::default()
+    }
+}
+
+fn child_with_policy(id: &str, policy: ParentClosePolicy) -> C {
+    let mut command = child_command(id);
+    command.parent_close_policy = policy as i32;
+    command.into_command()
+}
+
+trait IntoCommand {
+    fn into_command(self) -> C;
+}
+
+impl IntoCommand for StartChildWorkflowExecutionCommandAttributes {
+    fn into_command(self) -> C {
+        C::StartChildWorkflowExecutionCommandAttributes(self)
+    }
+}
+
+impl IntoCommand for SignalExternalWorkflowExecutionCommandAttributes {
+    fn into_command(self) -> C {
+        C::SignalExternalWorkflowExecutionCommandAttributes(self)
+    }
+}
+
+impl IntoCommand for RequestCancelExternalWorkflowExecutionCommandAttributes {
+    fn into_command(self) -> C {
+        C::RequestCancelExternalWorkflowExecutionCommandAttributes(self)
+    }
+}
+
+fn signal_command(
+    workflow_id: &str,
+    run_id: &str,
+) -> SignalExternalWorkflowExecutionCommandAttributes {
+    SignalExternalWorkflowExecutionCommandAttributes {
+        execution: Some(WorkflowExecution {
+            workflow_id: workflow_id.into(),
+            run_id: run_id.into(),
+        }),
+        signal_name: "poke".into(),
+        input: payloads("input"),
+        header: header(),
+        ..Default::default()
+    }
+}
+
+fn cancel_command(
+    workflow_id: &str,
+    run_id: &str,
+) -> RequestCancelExternalWorkflowExecutionCommandAttributes {
+    RequestCancelExternalWorkflowExecutionCommandAttributes {
+        workflow_id: workflow_id.into(),
+        run_id: run_id.into(),
+        reason: "enough".into(),
+        ..Default::default()
+    }
+}
+
+fn complete() -> C {
+    C::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes {
+        result: payloads("result"),
+    })
+}
+
+fn fail() -> C {
+    C::FailWorkflowExecutionCommandAttributes(FailWorkflowExecutionCommandAttributes {
+        failure: Some(Failure {
+            message: "broken".into(),
+            ..Failure::default()
+        }),
+    })
+}
+
+fn cancel() -> C {
+    C::CancelWorkflowExecutionCommandAttributes(CancelWorkflowExecutionCommandAttributes::default())
+}
+
+fn continue_as_new() -> C {
+    C::ContinueAsNewWorkflowExecutionCommandAttributes(
+        ContinueAsNewWorkflowExecutionCommandAttributes::default(),
+    )
+}
+
+/// A parent whose child `child` is initiated (event 5) and, if `started`, started as run 7.
+fn parent_with_child(started: bool) -> Driver {
+    let mut parent = Driver::start();
+    parent.command(vec![child_command("child").into_command()]);
+    if started {
+        parent
+            .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+            .expect("taken");
+        parent.command(vec![]);
+    }
+    parent
+}
+
+fn closed_by(attributes: A) -> ChildClosed {
+    let event = HistoryEvent {
+        event_id: 9,
+        attributes: Some(attributes),
+        ..HistoryEvent::default()
+    };
+    ChildClosed {
+        initiated_event_id: 5,
+        first_run_id: CHILD_RUN.to_owned(),
+        workflow_type: "Child".into(),
+        close_event: event.encode_to_vec(),
+        workflow_id: "child".into(),
+        run_id: LAST_CHILD_RUN.into(),
+    }
+}
+
+fn completed() -> A {
+    A::WorkflowExecutionCompletedEventAttributes(WorkflowExecutionCompletedEventAttributes {
+        result: payloads("result"),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_child_starts_and_completes() {
+    let mut parent = Driver::start();
+    parent.command(vec![child_command("child").into_command()]);
+
+    let initiated = parent.find(EventType::StartChildWorkflowExecutionInitiated);
+    assert_eq!(initiated.event_id, 5);
+    assert_eq!(initiated.user_metadata, Some(summary()));
+    assert_eq!(parent.messages().len(), 1);
+    let message = parent.messages()[0].clone();
+    assert_eq!(message.delivery, Some(Delivery::StartChild(5)));
+    assert_eq!(
+        (message.namespace_id.as_str(), message.workflow_id.as_str()),
+        ("namespace-id", "child")
+    );
+
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("taken");
+    parent.step(|run, _| run.message_delivered(message.id));
+    assert!(parent.run.state.outbox.is_empty());
+    let A::ChildWorkflowExecutionStartedEventAttributes(started) = parent
+        .find(EventType::ChildWorkflowExecutionStarted)
+        .attributes
+        .expect("attributes")
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(started.initiated_event_id, 5);
+    assert_eq!(
+        started
+            .workflow_execution
+            .map(|e| (e.workflow_id, e.run_id)),
+        Some(("child".into(), CHILD_RUN.to_owned()))
+    );
+    assert_eq!(started.header, header());
+    assert_eq!(
+        parent.last_event().event_type(),
+        EventType::WorkflowTaskScheduled
+    );
+    let kept = parent.run.state.children[&5].initiated();
+    assert_eq!(
+        (kept.input.as_ref(), kept.header.as_ref()),
+        (None, None),
+        "not needed any more"
+    );
+    parent.command(vec![]);
+
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    let A::ChildWorkflowExecutionCompletedEventAttributes(closed) = parent
+        .find(EventType::ChildWorkflowExecutionCompleted)
+        .attributes
+        .expect("attributes")
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(closed.result, payloads("result"));
+    assert_eq!(closed.initiated_event_id, 5);
+    assert_eq!(
+        closed.started_event_id,
+        parent
+            .find(EventType::ChildWorkflowExecutionStarted)
+            .event_id
+    );
+    assert_eq!(
+        closed.workflow_execution.map(|e| e.run_id),
+        Some(LAST_CHILD_RUN.to_owned())
+    );
+    assert_eq!(closed.workflow_type, workflow_type("Child"));
+    assert_eq!(closed.namespace, "default");
+    assert!(parent.run.state.children.is_empty());
+    assert_eq!(
+        parent.last_event().event_type(),
+        EventType::WorkflowTaskScheduled
+    );
+}
+
+#[test]
+fn what_is_told_twice_changes_nothing() {
+    let mut parent = parent_with_child(true);
+    let records = parent.records.len();
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("taken");
+    parent
+        .step(|run, cx| {
+            run.child_start_failed(
+                cx,
+                5,
+                StartChildWorkflowExecutionFailedCause::WorkflowAlreadyExists,
+            )
+        })
+        .expect("taken");
+    parent.step(|run, _| run.message_delivered(99));
+    assert_eq!(parent.records.len(), records);
+
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("taken");
+    assert_eq!(parent.records.len(), records + 1);
+}
+
+#[test]
+fn another_run_under_the_childs_id_is_not_the_child() {
+    let mut parent = parent_with_child(true);
+    for other in [
+        ChildClosed {
+            first_run_id: uuid(6),
+            ..closed_by(completed())
+        },
+        ChildClosed {
+            workflow_id: "somebody".into(),
+            ..closed_by(completed())
+        },
+        ChildClosed {
+            initiated_event_id: 6,
+            ..closed_by(completed())
+        },
+    ] {
+        parent
+            .step(|run, cx| run.child_closed(cx, &other))
+            .expect("ignored");
+    }
+    assert_eq!(parent.run.state.children.len(), 1);
+    assert_eq!(parent.count(EventType::ChildWorkflowExecutionCompleted), 0);
+}
+
+#[test]
+fn a_child_that_cannot_start_is_an_event() {
+    let mut parent = parent_with_child(false);
+    parent
+        .step(|run, cx| {
+            run.child_start_failed(
+                cx,
+                5,
+                StartChildWorkflowExecutionFailedCause::WorkflowAlreadyExists,
+            )
+        })
+        .expect("taken");
+    let A::StartChildWorkflowExecutionFailedEventAttributes(failed) = parent
+        .find(EventType::StartChildWorkflowExecutionFailed)
+        .attributes
+        .expect("attributes")
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(
+        failed.cause(),
+        StartChildWorkflowExecutionFailedCause::WorkflowAlreadyExists
+    );
+    assert_eq!(
+        (failed.initiated_event_id, failed.workflow_id.as_str()),
+        (5, "child")
+    );
+    assert!(parent.run.state.children.is_empty());
+    assert_eq!(
+        parent.last_event().event_type(),
+        EventType::WorkflowTaskScheduled
+    );
+}
+
+#[test]
+fn every_end_of_a_child_has_its_event() {
+    let table = [
+        (
+            completed(),
+            Some(EventType::ChildWorkflowExecutionCompleted),
+        ),
+        (
+            A::WorkflowExecutionFailedEventAttributes(WorkflowExecutionFailedEventAttributes {
+                retry_state: RetryState::MaximumAttemptsReached as i32,
+                ..Default::default()
+            }),
+            Some(EventType::ChildWorkflowExecutionFailed),
+        ),
+        (
+            A::WorkflowExecutionCanceledEventAttributes(
+                WorkflowExecutionCanceledEventAttributes::default(),
+            ),
+            Some(EventType::ChildWorkflowExecutionCanceled),
+        ),
+        (
+            A::WorkflowExecutionTimedOutEventAttributes(
+                WorkflowExecutionTimedOutEventAttributes::default(),
+            ),
+            Some(EventType::ChildWorkflowExecutionTimedOut),
+        ),
+        (
+            A::WorkflowExecutionTerminatedEventAttributes(
+                WorkflowExecutionTerminatedEventAttributes::default(),
+            ),
+            Some(EventType::ChildWorkflowExecutionTerminated),
+        ),
+        (
+            A::WorkflowExecutionContinuedAsNewEventAttributes(
+                WorkflowExecutionContinuedAsNewEventAttributes::default(),
+            ),
+            None,
+        ),
+    ];
+    for (close, expected) in table {
+        let mut parent = parent_with_child(true);
+        parent
+            .step(|run, cx| run.child_closed(cx, &closed_by(close.clone())))
+            .expect("taken");
+        assert_eq!(
+            parent.run.state.children.is_empty(),
+            expected.is_some(),
+            "{close:?}"
+        );
+        if let Some(expected) = expected {
+            assert_eq!(parent.count(expected), 1, "{close:?}");
+        }
+        if let Some(A::ChildWorkflowExecutionFailedEventAttributes(failed)) =
+            expected.and_then(|expected| parent.find(expected).attributes)
+        {
+            assert_eq!(failed.retry_state(), RetryState::MaximumAttemptsReached);
+        }
+    }
+}
+
+#[test]
+fn a_child_may_close_before_its_start_is_known() {
+    let mut parent = parent_with_child(false);
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    let started = parent.find(EventType::ChildWorkflowExecutionStarted);
+    let closed = parent.find(EventType::ChildWorkflowExecutionCompleted);
+    assert_eq!(closed.event_id, started.event_id + 1);
+    let (
+        Some(A::ChildWorkflowExecutionStartedEventAttributes(started_attributes)),
+        Some(A::ChildWorkflowExecutionCompletedEventAttributes(closed_attributes)),
+    ) = (started.attributes, closed.attributes)
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(
+        started_attributes.workflow_execution.map(|e| e.run_id),
+        Some(CHILD_RUN.to_owned())
+    );
+    assert_eq!(closed_attributes.started_event_id, started.event_id);
+    assert_eq!(parent.count(EventType::WorkflowTaskScheduled), 2);
+}
+
+#[test]
+fn news_of_a_child_waits_for_the_workflow_task_in_progress() {
+    let mut parent = parent_with_child(false);
+    let signal = Signal {
+        name: "poke".into(),
+        ..Signal::default()
+    };
+    parent
+        .step(|run, cx| run.signal(cx, signal))
+        .expect("taken");
+    parent.take_task();
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("taken");
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    assert_eq!(parent.count(EventType::ChildWorkflowExecutionStarted), 0);
+    assert!(parent.run.state.children.is_empty());
+
+    parent.complete(answer());
+    let started = parent.find(EventType::ChildWorkflowExecutionStarted);
+    let Some(A::ChildWorkflowExecutionCompletedEventAttributes(closed)) = parent
+        .find(EventType::ChildWorkflowExecutionCompleted)
+        .attributes
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(closed.started_event_id, started.event_id);
+}
+
+#[test]
+fn a_closed_parent_takes_no_news() {
+    let mut parent = parent_with_child(true);
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    parent.command(vec![complete()]);
+    let records = parent.records.len();
+    let answer = parent.step(|run, cx| run.child_closed(cx, &closed_by(completed())));
+    assert!(matches!(answer, Err(Error::NotFound(_))));
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("ignored");
+    parent
+        .step(|run, cx| run.external_signal_delivered(cx, 5, Ok(())))
+        .expect("ignored");
+    parent
+        .step(|run, cx| run.external_cancel_delivered(cx, 5, Ok(())))
+        .expect("ignored");
+    assert_eq!(parent.records.len(), records);
+}
+
+#[test]
+fn a_child_is_started_with_what_its_parent_says() {
+    let mut parent = Driver::start_with(|start| {
+        start.priority = Some(Priority {
+            priority_key: 2,
+            ..Priority::default()
+        });
+        start.root_workflow_execution = Some(WorkflowExecution {
+            workflow_id: "root".into(),
+            run_id: uuid(9),
+        });
+    });
+    parent.command(vec![
+        StartChildWorkflowExecutionCommandAttributes {
+            task_queue: queue("elsewhere"),
+            workflow_execution_timeout: Some(duration(60 * SECOND)),
+            workflow_task_timeout: Some(duration(500 * SECOND)),
+            workflow_id_reuse_policy: WorkflowIdReusePolicy::RejectDuplicate as i32,
+            retry_policy: Some(RetryPolicy {
+                maximum_attempts: 3,
+                ..RetryPolicy::default()
+            }),
+            cron_schedule: "@every 1h".into(),
+            memo: Some(Memo {
+                fields: [("note".to_owned(), payload("memo"))].into(),
+            }),
+            priority: Some(Priority {
+                fairness_key: "tenant".into(),
+                ..Priority::default()
+            }),
+            ..child_command("child")
+        }
+        .into_command(),
+    ]);
+    let request = parent.run.child_start_request(5).expect("to be started");
+    let ChildStart { attributes, .. } = request.clone();
+    assert_eq!(request.namespace_id, "namespace-id");
+    assert_eq!(request.workflow_id, "child");
+    assert_eq!(request.request_id, format!("{}:5", uuid(1)));
+    assert_eq!(request.reuse_policy, WorkflowIdReusePolicy::RejectDuplicate);
+    assert_eq!(request.user_metadata, Some(summary()));
+    assert_eq!(
+        attributes
+            .task_queue
+            .as_ref()
+            .map(|queue| queue.name.as_str()),
+        Some("elsewhere")
+    );
+    assert_eq!(attributes.input, payloads("input"));
+    assert_eq!(attributes.header, header());
+    assert_eq!(span(&attributes.workflow_execution_timeout), 60 * SECOND);
+    assert_eq!(
+        span(&attributes.workflow_run_timeout),
+        60 * SECOND,
+        "not longer than all runs"
+    );
+    assert_eq!(
+        span(&attributes.workflow_task_timeout),
+        60 * SECOND,
+        "not longer than the run"
+    );
+    let policy = attributes.retry_policy.clone().expect("a policy");
+    assert_eq!(
+        (policy.maximum_attempts, span(&policy.initial_interval)),
+        (3, SECOND)
+    );
+    assert_eq!(attributes.parent_workflow_namespace, "default");
+    assert_eq!(attributes.parent_workflow_namespace_id, "namespace-id");
+    assert_eq!(attributes.parent_initiated_event_id, 5);
+    assert_eq!(
+        attributes
+            .parent_workflow_execution
+            .clone()
+            .map(|e| (e.workflow_id, e.run_id)),
+        Some(("workflow".into(), uuid(1)))
+    );
+    assert_eq!(
+        attributes
+            .root_workflow_execution
+            .clone()
+            .map(|e| e.workflow_id),
+        Some("root".into())
+    );
+    let priority = attributes.priority.clone().expect("a priority");
+    assert_eq!(
+        (priority.priority_key, priority.fairness_key.as_str()),
+        (2, "tenant")
+    );
+
+    // The child waits for the first time of its schedule.
+    let child = drive(
+        request.into_start_run(CHILD_RUN.to_owned(), parent.now),
+        parent.now,
+    );
+    assert_eq!(child.run.state.first_task_at, parent.now + 3600 * SECOND);
+    assert_eq!(child.run.workflow_task(), None);
+}
+
+#[test]
+fn what_a_child_command_leaves_open_comes_from_the_parent_and_the_limits() {
+    let mut parent = Driver::start();
+    parent.command(vec![child_command("child").into_command()]);
+    let Some(A::StartChildWorkflowExecutionInitiatedEventAttributes(initiated)) = parent
+        .find(EventType::StartChildWorkflowExecutionInitiated)
+        .attributes
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(
+        initiated
+            .task_queue
+            .as_ref()
+            .map(|queue| queue.name.as_str()),
+        Some("queue")
+    );
+    assert_eq!(span(&initiated.workflow_run_timeout), 0);
+    assert_eq!(span(&initiated.workflow_task_timeout), 10 * SECOND);
+    assert_eq!(
+        initiated.parent_close_policy(),
+        ParentClosePolicy::Terminate
+    );
+    assert_eq!(
+        initiated.workflow_id_reuse_policy(),
+        WorkflowIdReusePolicy::AllowDuplicate
+    );
+    assert_eq!(initiated.retry_policy, None);
+    assert_eq!(initiated.namespace, "default");
+
+    let start = parent.run.child_start_request(5).expect("to be started");
+    let root = start.attributes.root_workflow_execution.expect("a root");
+    assert_eq!(
+        (root.workflow_id, root.run_id),
+        ("workflow".into(), uuid(1))
+    );
+
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("taken");
+    assert!(parent.run.child_start_request(5).is_none(), "it is done");
+    assert!(
+        parent.run.child_start_request(4).is_none(),
+        "there is no such child"
+    );
+}
+
+#[test]
+fn a_child_tells_its_parent_when_its_chain_ends() {
+    let start = |cron: &str| {
+        let mut parent = Driver::start();
+        parent.command(vec![
+            StartChildWorkflowExecutionCommandAttributes {
+                cron_schedule: cron.into(),
+                ..child_command("child")
+            }
+            .into_command(),
+        ]);
+        let mut request = parent.run.child_start_request(5).expect("to be started");
+        // As in a later run of the chain.
+        request.attributes.first_execution_run_id = CHILD_RUN.to_owned();
+        let mut start = request.into_start_run(LAST_CHILD_RUN.to_owned(), parent.now);
+        start.delay = 0;
+        drive(start, parent.now)
+    };
+    type Close = fn(&mut Driver);
+    let complete: Close = |child| child.command(vec![complete()]);
+    let fail: Close = |child| child.command(vec![fail()]);
+    let cancel: Close = |child| child.command(vec![cancel()]);
+    let continue_as_new: Close = |child| child.command(vec![continue_as_new()]);
+    let terminate: Close = |child| {
+        child
+            .step(|run, cx| run.terminate(cx, "enough".into(), None, "me".into(), Vec::new()))
+            .expect("it is running");
+    };
+    let reset: Close = |child| {
+        child
+            .step(|run, cx| run.terminate_for_reset(cx, &ResetWorkflowExecutionRequest::default()))
+            .expect("it is running");
+    };
+    let table = [
+        (
+            "complete",
+            "",
+            complete,
+            Some(EventType::WorkflowExecutionCompleted),
+        ),
+        ("fail", "", fail, Some(EventType::WorkflowExecutionFailed)),
+        (
+            "cancel",
+            "",
+            cancel,
+            Some(EventType::WorkflowExecutionCanceled),
+        ),
+        (
+            "terminate",
+            "",
+            terminate,
+            Some(EventType::WorkflowExecutionTerminated),
+        ),
+        ("continue as new", "", continue_as_new, None),
+        ("complete on a schedule", "@hourly", complete, None),
+        (
+            "terminate on a schedule",
+            "@hourly",
+            terminate,
+            Some(EventType::WorkflowExecutionTerminated),
+        ),
+        ("reset", "", reset, None),
+    ];
+    for (name, cron, close, expected) in table {
+        let mut child = start(cron);
+        close(&mut child);
+        assert!(!child.run.state.is_running(), "{name}");
+        let Some(expected) = expected else {
+            assert_eq!(child.messages(), [], "{name}");
+            continue;
+        };
+        assert_eq!(child.messages().len(), 1, "{name}");
+        let message = child.messages().remove(0);
+        assert_eq!(
+            (
+                message.namespace_id.as_str(),
+                message.workflow_id.as_str(),
+                &message.run_id
+            ),
+            ("namespace-id", "workflow", &uuid(1)),
+            "{name}"
+        );
+        let Some(Delivery::ChildClosed(closed)) = &message.delivery else {
+            panic!("{name}")
+        };
+        assert_eq!(
+            (&closed.first_run_id, &closed.run_id),
+            (&CHILD_RUN.to_owned(), &LAST_CHILD_RUN.to_owned()),
+            "{name}"
+        );
+        assert_eq!(
+            (closed.initiated_event_id, closed.workflow_type.as_str()),
+            (5, "Child"),
+            "{name}"
+        );
+        let event = HistoryEvent::decode(closed.close_event.as_slice()).expect("an event");
+        assert_eq!(event, child.last_event(), "{name}");
+        assert_eq!(event.event_type(), expected, "{name}");
+        assert_eq!(
+            child.run.state.outbox.len(),
+            1,
+            "{name}: until it is delivered"
+        );
+    }
+}
+
+#[test]
+fn the_end_of_a_parent_reaches_its_children() {
+    use ParentClosePolicy::{Abandon, RequestCancel, Terminate};
+    let all_policies = || {
+        let mut parent = Driver::start();
+        parent.command(vec![
+            child_with_policy("terminated", Terminate),
+            child_with_policy("cancelled", RequestCancel),
+            child_with_policy("abandoned", Abandon),
+            child_with_policy("unstarted", Terminate),
+            child_with_policy("unstarted-abandoned", Abandon),
+        ]);
+        for (initiated, run) in [(5, 15), (6, 16), (7, 17)] {
+            parent
+                .step(|run_, cx| run_.child_started(cx, initiated, uuid(run)))
+                .expect("taken");
+        }
+        parent
+    };
+    let told = vec![
+        (
+            "terminated".to_owned(),
+            uuid(15),
+            Some(Delivery::ParentClosed(Terminate as i32)),
+        ),
+        (
+            "cancelled".to_owned(),
+            uuid(16),
+            Some(Delivery::ParentClosed(RequestCancel as i32)),
+        ),
+        // Its start may be under way.
+        (
+            "unstarted".to_owned(),
+            String::new(),
+            Some(Delivery::ParentClosed(Terminate as i32)),
+        ),
+    ];
+    type Close = fn(&mut Driver);
+    let reset: Close = |parent| {
+        parent
+            .step(|run, cx| run.terminate_for_reset(cx, &ResetWorkflowExecutionRequest::default()))
+            .expect("it is running");
+    };
+    let terminate: Close = |parent| {
+        parent
+            .step(|run, cx| run.terminate(cx, "enough".into(), None, "me".into(), Vec::new()))
+            .expect("it is running");
+    };
+    let table: [(&str, Close, bool); 6] = [
+        ("complete", |parent| parent.command(vec![complete()]), true),
+        ("fail", |parent| parent.command(vec![fail()]), true),
+        ("cancel", |parent| parent.command(vec![cancel()]), true),
+        (
+            "continue as new",
+            |parent| parent.command(vec![continue_as_new()]),
+            true,
+        ),
+        ("terminate", terminate, true),
+        ("reset", reset, false),
+    ];
+    for (name, close, reaches) in table {
+        let mut parent = all_policies();
+        close(&mut parent);
+        let messages: Vec<_> = parent
+            .messages()
+            .into_iter()
+            .map(|message| (message.workflow_id, message.run_id, message.delivery))
+            .collect();
+        assert_eq!(
+            messages,
+            if reaches { told.clone() } else { Vec::new() },
+            "{name}"
+        );
+        // What was not started or sent by then never will be.
+        assert_eq!(parent.run.state.outbox.len(), messages.len(), "{name}");
+        assert!(parent.run.child_start_request(8).is_none(), "{name}");
+        assert!(parent.run.child_start_request(9).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_that_closes_does_not_send_what_it_had_to_send() {
+    let mut parent = Driver::start();
+    parent.command(vec![
+        signal_command("other", "").into_command(),
+        cancel_command("other", "").into_command(),
+        child_with_policy("child", ParentClosePolicy::Abandon),
+        complete(),
+    ]);
+    assert_eq!(parent.messages(), []);
+    assert!(parent.run.state.outbox.is_empty());
+    assert!(parent.run.external_signal_request(5).is_none());
+    assert!(parent.run.external_cancel_request(6).is_none());
+}
+
+#[test]
+fn a_signal_to_another_workflow_is_delivered() {
+    let mut sender = Driver::start();
+    sender.command(vec![
+        SignalExternalWorkflowExecutionCommandAttributes {
+            child_workflow_only: true,
+            ..signal_command("other", CHILD_RUN)
+        }
+        .into_command(),
+    ]);
+    assert_eq!(sender.messages().len(), 1);
+    let message = sender.messages().remove(0);
+    assert_eq!(message.delivery, Some(Delivery::Signal(5)));
+    assert_eq!(
+        (message.workflow_id.as_str(), &message.run_id),
+        ("other", &CHILD_RUN.to_owned())
+    );
+
+    let (target, signal, child_only) = sender.run.external_signal_request(5).expect("to be sent");
+    assert_eq!(
+        (target.workflow_id.as_str(), &target.run_id),
+        ("other", &CHILD_RUN.to_owned())
+    );
+    assert_eq!(
+        (target.namespace_id.as_str(), target.is_sender, child_only),
+        ("namespace-id", false, true)
+    );
+    assert_eq!(signal.name, "poke");
+    assert_eq!(
+        (&signal.input, &signal.header),
+        (&payloads("input"), &header())
+    );
+    assert_eq!(signal.request_id, format!("{}:5", uuid(1)));
+
+    // The receiver takes it once.
+    let mut receiver = Driver::start();
+    receiver
+        .step(|run, cx| run.signal(cx, signal.clone()))
+        .expect("taken");
+    receiver
+        .step(|run, cx| run.signal(cx, signal))
+        .expect("known");
+    let Some(A::WorkflowExecutionSignaledEventAttributes(signaled)) = receiver
+        .find(EventType::WorkflowExecutionSignaled)
+        .attributes
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(
+        signaled.external_workflow_execution.map(|e| e.run_id),
+        Some(uuid(1))
+    );
+    assert_eq!(receiver.count(EventType::WorkflowExecutionSignaled), 1);
+
+    sender
+        .step(|run, cx| run.external_signal_delivered(cx, 5, Ok(())))
+        .expect("taken");
+    sender
+        .step(|run, cx| run.external_signal_delivered(cx, 5, Ok(())))
+        .expect("known");
+    let Some(A::ExternalWorkflowExecutionSignaledEventAttributes(delivered)) = sender
+        .find(EventType::ExternalWorkflowExecutionSignaled)
+        .attributes
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!(delivered.initiated_event_id, 5);
+    assert_eq!(
+        delivered.workflow_execution.map(|e| e.workflow_id),
+        Some("other".into())
+    );
+    assert_eq!(
+        sender.count(EventType::ExternalWorkflowExecutionSignaled),
+        1
+    );
+    assert!(sender.run.state.external_signals.is_empty());
+    assert_eq!(
+        sender.last_event().event_type(),
+        EventType::WorkflowTaskScheduled
+    );
+}
+
+#[test]
+fn a_cancel_request_to_another_workflow_is_delivered() {
+    let mut sender = Driver::start();
+    sender.command(vec![cancel_command("other", "").into_command()]);
+    assert_eq!(sender.messages()[0].delivery, Some(Delivery::Cancel(5)));
+
+    let (target, request, child_only) = sender.run.external_cancel_request(5).expect("to be sent");
+    assert_eq!(
+        (
+            target.workflow_id.as_str(),
+            target.run_id.as_str(),
+            child_only
+        ),
+        ("other", "", false)
+    );
+    let CancelRequest {
+        reason,
+        request_id,
+        external,
+        ..
+    } = request.clone();
+    assert_eq!(
+        (reason.as_str(), request_id),
+        ("enough", format!("{}:5", uuid(1)))
+    );
+    assert_eq!(
+        external.map(|(by, initiated)| (by.workflow_id, initiated)),
+        Some(("workflow".into(), 5))
+    );
+
+    let mut receiver = Driver::start();
+    receiver
+        .step(|run, cx| run.request_cancel(cx, request))
+        .expect("taken");
+    assert!(receiver.run.state.cancel_requested);
+
+    sender
+        .step(|run, cx| run.external_cancel_delivered(cx, 5, Ok(())))
+        .expect("taken");
+    sender
+        .step(|run, cx| run.external_cancel_delivered(cx, 5, Ok(())))
+        .expect("known");
+    assert_eq!(
+        sender.count(EventType::ExternalWorkflowExecutionCancelRequested),
+        1
+    );
+    assert!(sender.run.state.external_cancels.is_empty());
+    assert_eq!(
+        sender.last_event().event_type(),
+        EventType::WorkflowTaskScheduled
+    );
+}
+
+#[test]
+fn what_cannot_be_delivered_is_an_event() {
+    let mut sender = Driver::start();
+    sender.command(vec![
+        signal_command("workflow", "").into_command(),
+        cancel_command("workflow", "").into_command(),
+    ]);
+    let (target, ..) = sender.run.external_signal_request(5).expect("to be sent");
+    assert!(target.is_sender);
+    let (target, ..) = sender.run.external_cancel_request(6).expect("to be sent");
+    assert!(target.is_sender);
+
+    let cause = SignalExternalWorkflowExecutionFailedCause::ExternalWorkflowExecutionNotFound;
+    sender
+        .step(|run, cx| run.external_signal_delivered(cx, 5, Err(cause)))
+        .expect("taken");
+    let Some(A::SignalExternalWorkflowExecutionFailedEventAttributes(failed)) = sender
+        .find(EventType::SignalExternalWorkflowExecutionFailed)
+        .attributes
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!((failed.cause(), failed.initiated_event_id), (cause, 5));
+
+    let cause = CancelExternalWorkflowExecutionFailedCause::ExternalWorkflowExecutionNotFound;
+    sender
+        .step(|run, cx| run.external_cancel_delivered(cx, 6, Err(cause)))
+        .expect("taken");
+    let Some(A::RequestCancelExternalWorkflowExecutionFailedEventAttributes(failed)) = sender
+        .find(EventType::RequestCancelExternalWorkflowExecutionFailed)
+        .attributes
+    else {
+        panic!("wrong attributes");
+    };
+    assert_eq!((failed.cause(), failed.initiated_event_id), (cause, 6));
+    assert!(sender.run.state.external_signals.is_empty());
+    assert!(sender.run.state.external_cancels.is_empty());
+}
+
+#[test]
+fn which_commands_break_the_rules() {
+    use WorkflowTaskFailedCause as F;
+    let child = |change: fn(&mut StartChildWorkflowExecutionCommandAttributes)| {
+        let mut command = child_command("child");
+        change(&mut command);
+        vec![command.into_command()]
+    };
+    #[allow(deprecated)]
+    let in_namespace = |name: &str| StartChildWorkflowExecutionCommandAttributes {
+        namespace: name.into(),
+        ..child_command("child")
+    };
+    let bad_child = Some(F::BadStartChildExecutionAttributes);
+    let bad_signal = Some(F::BadSignalWorkflowExecutionAttributes);
+    let bad_cancel = Some(F::BadRequestCancelExternalWorkflowExecutionAttributes);
+    let table: Vec<(&str, Vec<C>, Option<F>)> = vec![
+        ("a child", child(|_| {}), None),
+        (
+            "own namespace",
+            vec![in_namespace("default").into_command()],
+            None,
+        ),
+        (
+            "another namespace",
+            vec![in_namespace("other").into_command()],
+            bad_child,
+        ),
+        (
+            "no such namespace",
+            vec![in_namespace("nowhere").into_command()],
+            bad_child,
+        ),
+        ("no id", child(|c| c.workflow_id.clear()), bad_child),
+        ("no type", child(|c| c.workflow_type = None), bad_child),
+        (
+            "long id",
+            child(|c| c.workflow_id = "i".repeat(1001)),
+            bad_child,
+        ),
+        (
+            "long queue",
+            child(|c| c.task_queue = queue(&"q".repeat(1001))),
+            bad_child,
+        ),
+        (
+            "negative time-out",
+            child(|c| {
+                c.workflow_run_timeout = Some(prost_types::Duration {
+                    seconds: -1,
+                    nanos: 0,
+                })
+            }),
+            bad_child,
+        ),
+        (
+            "bad retry policy",
+            child(|c| {
+                c.retry_policy = Some(RetryPolicy {
+                    backoff_coefficient: 0.5,
+                    ..Default::default()
+                });
+            }),
+            bad_child,
+        ),
+        (
+            "open retry policy",
+            child(|c| c.retry_policy = Some(RetryPolicy::default())),
+            None,
+        ),
+        (
+            "bad schedule",
+            child(|c| c.cron_schedule = "sometimes".into()),
+            bad_child,
+        ),
+        (
+            "bad priority",
+            child(|c| {
+                c.priority = Some(Priority {
+                    priority_key: -1,
+                    ..Default::default()
+                })
+            }),
+            bad_child,
+        ),
+        (
+            "large input",
+            child(|c| c.input = payloads(&"x".repeat(2 << 20))),
+            bad_child,
+        ),
+        (
+            "large memo",
+            child(|c| {
+                let fields = [("note".to_owned(), payload(&"x".repeat(2 << 20)))].into();
+                c.memo = Some(Memo { fields });
+            }),
+            bad_child,
+        ),
+        (
+            "too many children",
+            (0..4)
+                .map(|n| child_command(&format!("child-{n}")).into_command())
+                .collect(),
+            Some(F::PendingChildWorkflowsLimitExceeded),
+        ),
+        (
+            "a signal",
+            vec![signal_command("other", "").into_command()],
+            None,
+        ),
+        (
+            "a signal to a run",
+            vec![signal_command("other", &uuid(1)).into_command()],
+            None,
+        ),
+        (
+            "a signal to nobody",
+            vec![signal_command("", "").into_command()],
+            bad_signal,
+        ),
+        (
+            "a signal to a bad run",
+            vec![signal_command("other", "run").into_command()],
+            bad_signal,
+        ),
+        (
+            "a signal without target",
+            vec![
+                SignalExternalWorkflowExecutionCommandAttributes {
+                    execution: None,
+                    ..signal_command("other", "")
+                }
+                .into_command(),
+            ],
+            bad_signal,
+        ),
+        (
+            "a signal without name",
+            vec![
+                SignalExternalWorkflowExecutionCommandAttributes {
+                    signal_name: String::new(),
+                    ..signal_command("other", "")
+                }
+                .into_command(),
+            ],
+            bad_signal,
+        ),
+        (
+            "too many signals",
+            (0..4)
+                .map(|_| signal_command("other", "").into_command())
+                .collect(),
+            Some(F::PendingSignalsLimitExceeded),
+        ),
+        (
+            "a cancel request",
+            vec![cancel_command("other", "").into_command()],
+            None,
+        ),
+        (
+            "a cancel request to nobody",
+            vec![cancel_command("", "").into_command()],
+            bad_cancel,
+        ),
+        (
+            "a cancel request to a bad run",
+            vec![cancel_command("other", "run").into_command()],
+            bad_cancel,
+        ),
+        (
+            "too many cancel requests",
+            (0..4)
+                .map(|_| cancel_command("other", "").into_command())
+                .collect(),
+            Some(F::PendingRequestCancelLimitExceeded),
+        ),
+        (
+            "a child started and cancelled",
+            vec![
+                child_command("child").into_command(),
+                cancel_command("child", "").into_command(),
+            ],
+            bad_cancel,
+        ),
+        (
+            "a cancel request, then a child",
+            vec![
+                cancel_command("child", "").into_command(),
+                child_command("child").into_command(),
+            ],
+            None,
+        ),
+    ];
+    for (name, commands, expected) in table {
+        let mut run = Driver::start();
+        run.limits.pending = 3;
+        let refusal = match run.answer(commands) {
+            Completion::Refused(Error::BadCommand { cause, .. }) => Some(cause),
+            Completion::Done(_) => None,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(refusal, expected, "{name}");
+    }
+}
+
+#[test]
+fn describe_shows_what_is_pending() {
+    let mut parent = Driver::start_with(|start| {
+        start.workflow_run_timeout = Some(duration(600 * SECOND));
+        start.workflow_task_timeout = Some(duration(10 * SECOND));
+    });
+    let started = parent.run.state.time - SECOND;
+    parent.command(vec![
+        child_command("child").into_command(),
+        C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
+            activity_id: "tool".into(),
+            activity_type: Some(ActivityType {
+                name: "Tool".into(),
+            }),
+            start_to_close_timeout: Some(duration(30 * SECOND)),
+            ..Default::default()
+        }),
+    ]);
+    parent
+        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
+        .expect("taken");
+    let described = parent.run.describe(parent.now);
+
+    let info = described.workflow_execution_info.expect("info");
+    assert_eq!(info.status(), WorkflowExecutionStatus::Running);
+    assert_eq!(info.start_time, Some(timestamp(started)));
+    assert_eq!((info.close_time, info.execution_duration), (None, None));
+    assert_eq!(info.history_length, parent.last_event().event_id);
+    assert_eq!(info.state_transition_count, parent.records.len() as i64);
+    assert_eq!(info.task_queue, "queue");
+    assert_eq!(info.first_run_id, uuid(1));
+    assert_eq!(info.root_execution.map(|e| e.run_id), Some(uuid(1)));
+    assert_eq!(info.parent_execution, None);
+    assert_eq!(info.memo, Some(Memo::default()));
+    let bytes: usize = parent.run.tail.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(info.history_size_bytes, bytes as i64);
+
+    let config = described.execution_config.expect("config");
+    assert_eq!(span(&config.workflow_run_timeout), 600 * SECOND);
+    assert_eq!(span(&config.default_workflow_task_timeout), 10 * SECOND);
+    let extended = described.workflow_extended_info.expect("extended info");
+    assert_eq!(
+        extended.run_expiration_time,
+        Some(timestamp(started + 600 * SECOND))
+    );
+    assert_eq!(
+        (extended.execution_expiration_time, extended.last_reset_time),
+        (None, None)
+    );
+    assert_eq!(extended.original_start_time, Some(timestamp(started)));
+    let request = &extended.request_id_infos["start-request"];
+    assert_eq!((request.event_id, request.buffered), (1, false));
+
+    let [child] = &described.pending_children[..] else {
+        panic!("one child")
+    };
+    assert_eq!(
+        (
+            child.workflow_id.as_str(),
+            &child.run_id,
+            child.initiated_id
+        ),
+        ("child", &CHILD_RUN.to_owned(), 5)
+    );
+    assert_eq!(child.workflow_type_name, "Child");
+    assert_eq!(child.parent_close_policy(), ParentClosePolicy::Terminate);
+
+    let task = described.pending_workflow_task.expect("a task");
+    assert_eq!(task.state(), PendingWorkflowTaskState::Scheduled);
+    assert_eq!(
+        (task.scheduled_time, task.started_time),
+        (Some(timestamp(parent.now)), None)
+    );
+
+    let [activity] = &described.pending_activities[..] else {
+        panic!("one activity")
+    };
+    assert_eq!(activity.activity_id, "tool");
+    assert_eq!(
+        (activity.state(), activity.attempt),
+        (PendingActivityState::Scheduled, 1)
+    );
+    assert_eq!(
+        (
+            activity.next_attempt_schedule_time,
+            activity.last_started_time
+        ),
+        (None, None)
+    );
+
+    parent
+        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
+        .expect("taken");
+    parent.command(vec![complete()]);
+    let described = parent.run.describe(parent.now);
+    let info = described.workflow_execution_info.expect("info");
+    assert_eq!(info.status(), WorkflowExecutionStatus::Completed);
+    assert_eq!(info.close_time, Some(timestamp(parent.now)));
+    assert_eq!(span(&info.execution_duration), parent.now - started);
+    assert_eq!(described.pending_workflow_task, None);
+    assert_eq!(
+        (
+            described.pending_activities.len(),
+            described.pending_children.len()
+        ),
+        (0, 0)
+    );
+}
+
+#[test]
+fn describe_shows_an_activity_that_is_tried_again() {
+    use steadfast_engine::activity::{ActivityClaim, Outcome};
+    let mut run = Driver::start();
+    run.command(vec![C::ScheduleActivityTaskCommandAttributes(
+        ScheduleActivityTaskCommandAttributes {
+            activity_id: "tool".into(),
+            activity_type: Some(ActivityType {
+                name: "Tool".into(),
+            }),
+            start_to_close_timeout: Some(duration(30 * SECOND)),
+            schedule_to_close_timeout: Some(duration(300 * SECOND)),
+            retry_policy: Some(RetryPolicy {
+                initial_interval: Some(duration(5 * SECOND)),
+                maximum_attempts: 4,
+                ..RetryPolicy::default()
+            }),
+            ..Default::default()
+        },
+    )]);
+    let scheduled = run.now;
+    let poller = Poller {
+        identity: "worker".into(),
+        request_id: "first".into(),
+        ..Poller::default()
+    };
+    run.step(|run, cx| run.start_activity(cx, 5, 1, &poller))
+        .expect("handed out");
+    let started = run.now;
+    let activity = |run: &Driver, at| run.run.describe(at).pending_activities.remove(0);
+    let now = activity(&run, run.now);
+    assert_eq!(now.state(), PendingActivityState::Started);
+    assert_eq!(now.last_started_time, Some(timestamp(started)));
+    assert_eq!(now.last_worker_identity, "worker");
+    assert_eq!(
+        now.expiration_time,
+        Some(timestamp(scheduled + 300 * SECOND))
+    );
+    assert_eq!(now.maximum_attempts, 4);
+
+    let claim = ActivityClaim {
+        scheduled_event_id: 5,
+        attempt: 1,
+        request_id: "first".into(),
+    };
+    let failure = Failure {
+        message: "busy".into(),
+        ..Failure::default()
+    };
+    let outcome = Outcome::Failed(Some(failure.clone()), None);
+    run.step(|run, cx| run.end_activity(cx, &claim, outcome, "worker".into()))
+        .expect("taken");
+    let failed = run.now;
+    let waiting = activity(&run, failed);
+    assert_eq!(waiting.state(), PendingActivityState::Scheduled);
+    assert_eq!(waiting.attempt, 2);
+    assert_eq!(waiting.last_failure, Some(failure));
+    assert_eq!(waiting.last_started_time, Some(timestamp(started)));
+    assert_eq!(waiting.last_attempt_complete_time, Some(timestamp(failed)));
+    assert_eq!(
+        waiting.next_attempt_schedule_time,
+        Some(timestamp(failed + 5 * SECOND))
+    );
+    assert_eq!(span(&waiting.current_retry_interval), 5 * SECOND);
+    let options = waiting.activity_options.expect("options");
+    assert_eq!(span(&options.start_to_close_timeout), 30 * SECOND);
+
+    let ready = activity(&run, failed + 5 * SECOND);
+    assert_eq!(
+        (
+            ready.next_attempt_schedule_time,
+            ready.current_retry_interval
+        ),
+        (None, None)
+    );
+}

@@ -1,0 +1,164 @@
+//! A workflow id in memory: its current run and whichever other runs are in use.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use steadfast_engine::{Run, Time};
+use tokio::sync::watch;
+
+use crate::error::{Result, RuntimeError};
+use crate::queries::BufferedQuery;
+
+/// Names a workflow id: what a shard, a lock and a journal row are about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkflowKey {
+    /// Id of the namespace.
+    pub namespace_id: String,
+    /// Workflow id.
+    pub workflow_id: String,
+}
+
+impl WorkflowKey {
+    /// The key of a workflow id in a namespace.
+    pub fn new(namespace_id: impl Into<String>, workflow_id: impl Into<String>) -> Self {
+        Self { namespace_id: namespace_id.into(), workflow_id: workflow_id.into() }
+    }
+
+    /// The hash bucket: stable over restarts and machines, so that it can be stored.
+    pub fn slot(&self) -> u16 {
+        // FNV-1a: short, stable, good enough for buckets.
+        let bytes = self.namespace_id.bytes().chain([0]).chain(self.workflow_id.bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        ((hash >> 32) as u16 ^ hash as u16) % SLOTS
+    }
+}
+
+/// Number of hash buckets. Only buckets: no rows, queues or threads of their own.
+pub const SLOTS: u16 = 4096;
+
+/// A workflow id in memory.
+#[derive(Default)]
+pub struct Workflow {
+    /// The current run: the one that calls without a run id mean.
+    pub current: Option<String>,
+    /// Runs in memory, the current one always among them.
+    pub runs: HashMap<String, LiveRun>,
+    /// Position of the newest journal row of this workflow id: answers wait for it.
+    pub last_seq: u64,
+    /// Whether it is in the shard's list of what is to be projected.
+    pub dirty: bool,
+    /// Whether `current` changed since it was projected.
+    pub current_changed: bool,
+    /// Runs deleted since the last projection.
+    pub deleted: Vec<String>,
+    /// When it was last used, for eviction.
+    pub used: Time,
+}
+
+/// A run in memory, and what only this process knows of it.
+pub struct LiveRun {
+    /// The run.
+    pub run: Run,
+    /// Position of its newest record, or of the snapshot it was loaded from.
+    pub seq: u64,
+    /// Position that is projected.
+    pub projected_seq: u64,
+    /// First event that is not projected; those from here on are in `run.tail`.
+    pub unprojected_event_id: i64,
+    /// Queries that wait for the workflow task in progress.
+    pub queries: Vec<BufferedQuery>,
+    /// Queries that the worker which has the workflow task is to answer with it.
+    pub sent_queries: HashMap<String, BufferedQuery>,
+    /// Tells history long polls and update waiters that something happened; made when asked for.
+    pub changed: Option<watch::Sender<u64>>,
+    /// When the timer queue has it, to avoid a second entry.
+    pub armed: Option<Time>,
+}
+
+impl LiveRun {
+    /// A run just made or loaded.
+    pub fn new(run: Run, seq: u64) -> Self {
+        let unprojected_event_id = run.tail.front().map_or(run.state.next_event_id, |(id, _)| *id);
+        Self {
+            run,
+            seq,
+            projected_seq: seq,
+            unprojected_event_id,
+            queries: Vec::new(),
+            sent_queries: HashMap::new(),
+            changed: None,
+            armed: None,
+        }
+    }
+
+    /// A receiver that sees every later change.
+    pub fn watch(&mut self) -> watch::Receiver<u64> {
+        self.changed.get_or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    /// Events that are in memory, from `first` or a later one on, and the id of the first of them.
+    pub fn events_from(&self, first: i64) -> (i64, Vec<Bytes>) {
+        let front = self.run.tail.front().map_or(self.run.state.next_event_id, |(id, _)| *id);
+        let skip = usize::try_from(first - front).unwrap_or(0);
+        let events = self.run.tail.iter().skip(skip).map(|(_, bytes)| bytes.clone()).collect();
+        (front.max(first), events)
+    }
+
+    /// Whether nothing but the store is needed to have it again.
+    pub fn is_idle(&self) -> bool {
+        self.projected_seq == self.seq
+            && self.run.speculative.is_none()
+            && self.run.admitted.is_empty()
+            && self.queries.is_empty()
+            && self.sent_queries.is_empty()
+            && self.changed.as_ref().is_none_or(|changed| changed.receiver_count() == 0)
+    }
+}
+
+impl Workflow {
+    /// The current run.
+    pub fn current_live(&mut self) -> Option<&mut LiveRun> {
+        self.runs.get_mut(self.current.as_ref()?)
+    }
+
+    /// The run that a call means: the named one, or the current one for an empty name.
+    pub fn named_live(&mut self, run_id: &str) -> Result<&mut LiveRun> {
+        let live = match run_id {
+            "" => self.current_live(),
+            named => self.runs.get_mut(named),
+        };
+        live.ok_or_else(|| RuntimeError::not_found("workflow execution not found"))
+    }
+
+    /// The same, if `first_run_id` (unless empty) is the first run of its chain.
+    pub fn named_live_of_chain(&mut self, run_id: &str, first_run_id: &str) -> Result<&mut LiveRun> {
+        let live = self.named_live(run_id)?;
+        let of_chain = first_run_id.is_empty()
+            || live.run.state.start().first_execution_run_id == first_run_id;
+        match of_chain {
+            true => Ok(live),
+            false => Err(RuntimeError::not_found("workflow execution not found")),
+        }
+    }
+
+    /// Whether all of it could be loaded again.
+    pub fn is_idle(&self) -> bool {
+        !self.dirty && self.deleted.is_empty() && self.runs.values().all(LiveRun::is_idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_stable_because_they_are_stored() {
+        assert_eq!(WorkflowKey::new("n", "w").slot(), WorkflowKey::new("n", "w").slot());
+        let spread: std::collections::HashSet<u16> =
+            (0..10_000).map(|i| WorkflowKey::new("n", format!("w{i}")).slot()).collect();
+        assert!(spread.len() > 3000, "{} of 4096 slots used by 10,000 ids", spread.len());
+        assert!(spread.iter().all(|slot| *slot < SLOTS));
+    }
+}

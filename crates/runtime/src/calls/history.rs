@@ -1,0 +1,194 @@
+//! Reading histories: pages, long polls, the closing event alone, and backwards.
+
+use std::time::Duration;
+
+use prost::Message;
+use steadfast_engine::proto::enums::HistoryEventFilterType;
+use steadfast_engine::proto::history::{History, HistoryEvent};
+use steadfast_engine::proto::workflowservice::{
+    GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryResponse,
+    GetWorkflowExecutionHistoryReverseRequest, GetWorkflowExecutionHistoryReverseResponse,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::aggregate::WorkflowKey;
+use crate::error::{Result, RuntimeError};
+use crate::handout::{HISTORY_PAGE_BYTES, HistoryPart};
+use crate::permit::Permit;
+use crate::runtime::Runtime;
+use crate::token::HistoryToken;
+
+/// How long a long poll waits for the next event.
+const LONG_POLL: Duration = Duration::from_secs(20);
+
+/// Events of a page where the request does not say.
+const PAGE_EVENTS: usize = 1000;
+
+/// A run's history at a moment.
+struct View {
+    run_id: String,
+    part: HistoryPart,
+    running: bool,
+    changed: watch::Receiver<u64>,
+}
+
+impl Runtime {
+    /// A page of history, or a wait for it.
+    pub async fn get_history(
+        &self,
+        _permit: &Permit,
+        request: GetWorkflowExecutionHistoryRequest,
+        deadline: Option<Duration>,
+    ) -> Result<GetWorkflowExecutionHistoryResponse> {
+        let (key, mut run_id) = self.target(&request.namespace, &request.execution)?;
+        let token = HistoryToken::read(&request.next_page_token)?;
+        if let Some(token) = &token {
+            if !run_id.is_empty() && run_id != token.run_id {
+                return Err(RuntimeError::invalid("NextPageToken and RunId are of different runs."));
+            }
+            run_id.clone_from(&token.run_id);
+        }
+        let only_close = request.history_event_filter_type() == HistoryEventFilterType::CloseEvent;
+        let max_events = page_size(request.maximum_page_size);
+        let patience = deadline.map_or(LONG_POLL, |deadline| {
+            LONG_POLL.min(deadline.saturating_sub(Duration::from_millis(500)))
+        });
+        let until = Instant::now() + patience;
+        let first = token.as_ref().map_or(1, |token| token.next_event_id);
+        loop {
+            let mut view = self.view(&key, &run_id, first).await?;
+            run_id.clone_from(&view.run_id);
+            let may_wait = request.wait_new_event && view.running && !self.is_stopping();
+            let nothing_yet = match only_close {
+                true => view.running,
+                false => first > view.part.last,
+            };
+            if may_wait && nothing_yet && Instant::now() < until {
+                tokio::select! {
+                    // An error says that the run was let go of: look again.
+                    _ = view.changed.changed() => {}
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.stopping() => {}
+                }
+                continue;
+            }
+            return match (only_close, view.running) {
+                (true, true) if request.wait_new_event => Ok(page(Vec::new(), Some(next_token(&run_id, first)))),
+                (true, _) => self.last_event(&key, view).await,
+                (false, _) => self.page(&key, view, token, request.wait_new_event, max_events).await,
+            };
+        }
+    }
+
+    /// A page of history from the end.
+    pub async fn get_history_reverse(
+        &self,
+        _permit: &Permit,
+        request: GetWorkflowExecutionHistoryReverseRequest,
+    ) -> Result<GetWorkflowExecutionHistoryReverseResponse> {
+        let (key, mut run_id) = self.target(&request.namespace, &request.execution)?;
+        let token = HistoryToken::read(&request.next_page_token)?;
+        if let Some(token) = &token {
+            run_id.clone_from(&token.run_id);
+        }
+        let max_events = i64::try_from(page_size(request.maximum_page_size)).unwrap_or(i64::MAX);
+        let mut view = self.view(&key, &run_id, 1).await?;
+        let last = token.map_or(view.part.last, |token| token.next_event_id.min(view.part.last));
+        let first = (last - max_events + 1).max(1);
+        view = self.view(&key, &view.run_id, first).await?;
+        view.part.last = last;
+        let run_id = view.run_id.clone();
+        let (mut events, _) =
+            view.part.read(self, &key, &run_id, usize::MAX, usize::MAX).await?;
+        events.reverse();
+        let next_page_token = match first > 1 {
+            true => next_token(&run_id, first - 1).encode_to_vec(),
+            false => Vec::new(),
+        };
+        Ok(GetWorkflowExecutionHistoryReverseResponse {
+            history: Some(History { events }),
+            next_page_token,
+        })
+    }
+
+    async fn view(&self, key: &WorkflowKey, run_id: &str, first: i64) -> Result<View> {
+        self.inspect(key, run_id, |workflow| {
+            let live = workflow.named_live(run_id)?;
+            Ok(View {
+                run_id: live.run.state.run_id.clone(),
+                part: HistoryPart::of(live, first),
+                running: live.run.state.is_running(),
+                changed: live.watch(),
+            })
+        })
+        .await
+    }
+
+    async fn page(
+        &self,
+        key: &WorkflowKey,
+        view: View,
+        token: Option<HistoryToken>,
+        wait: bool,
+        max_events: usize,
+    ) -> Result<GetWorkflowExecutionHistoryResponse> {
+        let View { run_id, mut part, running, .. } = view;
+        let with_task = token.as_ref().is_some_and(|token| token.with_task);
+        let virtual_events = std::mem::take(&mut part.virtual_events);
+        // Pages that follow end where the history ended when the first was read, unless the caller
+        // wants to be told what is new.
+        if let Some(token) = token.filter(|token| token.last_event_id > 0 && !wait) {
+            part.last = part.last.min(token.last_event_id);
+        }
+        let (first, last) = (part.first, part.last);
+        let (mut events, next) = match first > last {
+            true => (Vec::new(), first),
+            false => part.read(self, key, &run_id, HISTORY_PAGE_BYTES, max_events).await?,
+        };
+        if next > last && with_task {
+            events.extend(virtual_events);
+        }
+        let more = next <= last || (wait && running);
+        let next_token = more.then(|| HistoryToken {
+            last_event_id: if wait { 0 } else { last },
+            with_task,
+            ..next_token(&run_id, next)
+        });
+        Ok(page(events, next_token))
+    }
+
+    async fn last_event(
+        &self,
+        key: &WorkflowKey,
+        mut view: View,
+    ) -> Result<GetWorkflowExecutionHistoryResponse> {
+        let last = view.part.last;
+        if view.part.memory_from > last || view.part.first < last {
+            view = self.view(key, &view.run_id, last).await?;
+            view.part.last = last;
+        }
+        let run_id = view.run_id.clone();
+        let (events, _) = view.part.read(self, key, &run_id, HISTORY_PAGE_BYTES, 1).await?;
+        Ok(page(events, None))
+    }
+}
+
+fn page(events: Vec<HistoryEvent>, token: Option<HistoryToken>) -> GetWorkflowExecutionHistoryResponse {
+    GetWorkflowExecutionHistoryResponse {
+        history: Some(History { events }),
+        next_page_token: token.map_or_else(Vec::new, |token| token.encode_to_vec()),
+        ..Default::default()
+    }
+}
+
+fn next_token(run_id: &str, next_event_id: i64) -> HistoryToken {
+    HistoryToken { run_id: run_id.to_owned(), next_event_id, last_event_id: 0, with_task: false }
+}
+
+fn page_size(asked: i32) -> usize {
+    match usize::try_from(asked) {
+        Ok(0) | Err(_) => PAGE_EVENTS,
+        Ok(asked) => asked.min(PAGE_EVENTS),
+    }
+}

@@ -1,0 +1,157 @@
+//! Long polls for workflow and activity tasks.
+
+use std::time::Duration;
+
+use steadfast_engine::proto::enums::TaskQueueKind;
+use steadfast_engine::proto::workflowservice::{
+    PollActivityTaskQueueRequest, PollActivityTaskQueueResponse, PollWorkflowTaskQueueRequest,
+    PollWorkflowTaskQueueResponse, ShutdownWorkerRequest,
+};
+use tokio::time::Instant;
+
+use crate::calls::validate;
+use crate::error::{Result, RuntimeError};
+use crate::handout::Delivery;
+use crate::matching::{Polled, PollerInfo, QueueKey, QueueKind};
+use crate::permit::Permit;
+use crate::runtime::Runtime;
+
+impl Runtime {
+    /// Waits for a workflow task. An empty answer says that none came.
+    pub async fn poll_workflow_task(
+        &self,
+        _permit: &Permit,
+        request: PollWorkflowTaskQueueRequest,
+        deadline: Option<Duration>,
+    ) -> Result<PollWorkflowTaskQueueResponse> {
+        let namespace = self.namespaces().by_name(&request.namespace)?;
+        let name = validate::task_queue(&request.task_queue, self.limits().id_bytes)?.to_owned();
+        let queue =
+            QueueKey { namespace_id: namespace.id.clone(), name, kind: QueueKind::Workflow };
+        let capabilities = request.worker_version_capabilities;
+        let info = PollerInfo {
+            identity: request.identity,
+            rate: None,
+            worker_version: capabilities.filter(|c| !c.build_id.is_empty()).map(|c| {
+                steadfast_engine::proto::common::WorkerVersionStamp {
+                    build_id: c.build_id,
+                    use_versioning: c.use_versioning,
+                }
+            }),
+            worker_instance_key: request.worker_instance_key,
+        };
+        match self.poll(&queue, info, deadline).await? {
+            Some(Delivery::WorkflowTask(handout)) => {
+                let sticky = request.task_queue.is_some_and(|q| q.kind == TaskQueueKind::Sticky as i32);
+                let mut response = handout.into_response(self).await?;
+                if !sticky {
+                    response.backlog_count_hint =
+                        i64::try_from(self.0.matching.view(&queue).backlog).unwrap_or(0);
+                }
+                Ok(response)
+            }
+            Some(Delivery::Query(query)) => query.into_response(self).await,
+            _ => Ok(PollWorkflowTaskQueueResponse::default()),
+        }
+    }
+
+    /// Waits for an activity task. An empty answer says that none came.
+    pub async fn poll_activity_task(
+        &self,
+        _permit: &Permit,
+        request: PollActivityTaskQueueRequest,
+        deadline: Option<Duration>,
+    ) -> Result<PollActivityTaskQueueResponse> {
+        let namespace = self.namespaces().by_name(&request.namespace)?;
+        let name = validate::task_queue(&request.task_queue, self.limits().id_bytes)?.to_owned();
+        let queue =
+            QueueKey { namespace_id: namespace.id.clone(), name, kind: QueueKind::Activity };
+        let info = PollerInfo {
+            identity: request.identity,
+            rate: request.task_queue_metadata.and_then(|metadata| metadata.max_tasks_per_second),
+            worker_version: None,
+            worker_instance_key: request.worker_instance_key,
+        };
+        match self.poll(&queue, info, deadline).await? {
+            Some(Delivery::Activity(handout)) => Ok(handout.into_response(request.namespace)),
+            _ => Ok(PollActivityTaskQueueResponse::default()),
+        }
+    }
+
+    /// A worker shuts down: its cached runs go to others, and its polls are answered.
+    pub fn shutdown_worker(&self, _permit: &Permit, request: &ShutdownWorkerRequest) -> Result<()> {
+        let namespace = self.namespaces().by_name(&request.namespace)?;
+        if !request.sticky_task_queue.is_empty() {
+            self.0.matching.forget_queue(&QueueKey {
+                namespace_id: namespace.id.clone(),
+                name: request.sticky_task_queue.clone(),
+                kind: QueueKind::Workflow,
+            });
+        }
+        if !request.worker_instance_key.is_empty() {
+            self.0.matching.release_worker(&request.worker_instance_key);
+        }
+        Ok(())
+    }
+
+    /// Waits for anything in a queue until it comes, the time is over, or the server stops. None in
+    /// the latter cases.
+    async fn poll(
+        &self,
+        queue: &QueueKey,
+        info: PollerInfo,
+        deadline: Option<Duration>,
+    ) -> Result<Option<Delivery>> {
+        let longest = self.0.settings.long_poll;
+        // A little before the caller gives up, so that nothing is handed to a caller that is gone.
+        let patience = deadline.map_or(longest, |deadline| {
+            longest.min(deadline.saturating_sub(Duration::from_millis(500)))
+        });
+        let until = Instant::now() + patience;
+        loop {
+            if self.is_stopping() {
+                return Ok(None);
+            }
+            match self.0.matching.poll(queue, info.clone()) {
+                Polled::Query(query) => return Ok(Some(query)),
+                Polled::Task(task) => match self.start_task(queue.kind, &task, &info).await {
+                    Ok(Some(delivery)) => return Ok(Some(delivery)),
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.offer(queue, task, 3);
+                        return Err(error);
+                    }
+                },
+                Polled::Wait(ticket, receiver) => {
+                    let received = tokio::select! {
+                        received = receiver => received,
+                        () = tokio::time::sleep_until(until) => return Ok(None),
+                        () = self.stopping() => return Ok(None),
+                    };
+                    drop(ticket);
+                    match received {
+                        Ok(delivery) => return Ok(Some(delivery)),
+                        // The task that was meant for it is gone, or its worker says good-bye.
+                        Err(_) if !info.worker_instance_key.is_empty() && Instant::now() >= until => {
+                            return Ok(None);
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// What is known of a queue.
+    pub fn queue_view(&self, queue: &QueueKey) -> crate::matching::QueueView {
+        self.0.matching.view(queue)
+    }
+}
+
+/// A poll's error where the server is stopping.
+pub fn stopping() -> RuntimeError {
+    RuntimeError::Unavailable("the server is shutting down".into())
+}

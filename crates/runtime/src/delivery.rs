@@ -1,0 +1,353 @@
+//! Messages between runs: starting children, signals and cancels to others, and how children and
+//! parents hear of each other's end.
+//!
+//! A message is part of its sender's state until the receiver has it. It is delivered after the
+//! sender's commit; if the process dies in between, it is delivered again when the sender is loaded,
+//! and the receiver recognises the repetition.
+
+use std::time::Duration;
+
+use steadfast_engine::proto::enums::{
+    CancelExternalWorkflowExecutionFailedCause as CancelFailed, ParentClosePolicy,
+    SignalExternalWorkflowExecutionFailedCause as SignalFailed,
+    StartChildWorkflowExecutionFailedCause as ChildFailed, WorkflowIdConflictPolicy,
+};
+use steadfast_engine::signal::CancelRequest;
+use steadfast_engine::start::{OnExisting, on_existing};
+use steadfast_engine::state::{ChildClosed, Delivery, OutMessage};
+use steadfast_engine::{Cx, Error as EngineError, Run};
+
+use crate::aggregate::{LiveRun, WorkflowKey};
+use crate::error::{Result, RuntimeError};
+use crate::permit::Permit;
+use crate::runtime::Runtime;
+
+/// How often a delivery is tried before it is left to the next load of its sender.
+const ATTEMPTS: u32 = 20;
+
+/// Longest pause between attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+impl Runtime {
+    /// Delivers a message in the background.
+    pub(crate) fn deliver(&self, sender: WorkflowKey, run_id: String, message: OutMessage) {
+        let runtime = self.clone();
+        self.0.runtime.spawn(async move {
+            let mut pause = Duration::from_millis(50);
+            for _ in 0..ATTEMPTS {
+                match runtime.deliver_once(&sender, &run_id, &message).await {
+                    Ok(()) => return,
+                    Err(error) if is_gone(&error) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, workflow_id = %sender.workflow_id, "a message could not be delivered: trying again");
+                    }
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+                if runtime.is_stopping() {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn deliver_once(&self, sender: &WorkflowKey, run_id: &str, message: &OutMessage) -> Result<()> {
+        let target = WorkflowKey::new(message.namespace_id.clone(), message.workflow_id.clone());
+        match &message.delivery {
+            Some(Delivery::StartChild(id)) => self.deliver_start(sender, run_id, message, *id).await,
+            Some(Delivery::Signal(id)) => self.deliver_signal(sender, run_id, message, *id).await,
+            Some(Delivery::Cancel(id)) => self.deliver_cancel(sender, run_id, message, *id).await,
+            Some(Delivery::ChildClosed(closed)) => {
+                self.deliver_child_closed(&target, &message.run_id, closed).await?;
+                self.acknowledge(sender, run_id, message.id).await
+            }
+            Some(Delivery::ParentClosed(policy)) => {
+                let policy = ParentClosePolicy::try_from(*policy).unwrap_or(ParentClosePolicy::Abandon);
+                self.deliver_parent_closed(sender, run_id, &target, &message.run_id, policy).await?;
+                self.acknowledge(sender, run_id, message.id).await
+            }
+            None => self.acknowledge(sender, run_id, message.id).await,
+        }
+    }
+
+    /// The receiver has it: the sender forgets the message.
+    async fn acknowledge(&self, sender: &WorkflowKey, run_id: &str, id: u64) -> Result<()> {
+        self.with_sender(sender, run_id, |live, _| {
+            live.run.message_delivered(id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn with_sender<R>(
+        &self,
+        sender: &WorkflowKey,
+        run_id: &str,
+        decide: impl FnOnce(&mut LiveRun, &mut Cx<'_>) -> Result<R>,
+    ) -> Result<R> {
+        self.transact(&Permit::internal("message"), sender, run_id, |workflow, cx| {
+            let Some(live) = workflow.runs.get_mut(run_id) else {
+                return Err(RuntimeError::not_found("the sender is gone"));
+            };
+            decide(live, cx)
+        })
+        .await
+    }
+
+    async fn deliver_start(
+        &self,
+        sender: &WorkflowKey,
+        run_id: &str,
+        message: &OutMessage,
+        initiated: i64,
+    ) -> Result<()> {
+        let child = self
+            .with_sender(sender, run_id, |live, _| Ok(live.run.child_start_request(initiated)))
+            .await?;
+        let Some(child) = child else { return self.acknowledge(sender, run_id, message.id).await };
+        let target = WorkflowKey::new(child.namespace_id.clone(), child.workflow_id.clone());
+        let permit = Permit::internal("start-child");
+        let started = self
+            .transact(&permit, &target, "", |workflow, cx| {
+                if let Some(current) = workflow.current_live() {
+                    let found = on_existing(
+                        &current.run.state,
+                        &child.request_id,
+                        child.reuse_policy,
+                        WorkflowIdConflictPolicy::Fail,
+                    );
+                    match found? {
+                        OnExisting::Use => return Ok(current.run.state.run_id.clone()),
+                        OnExisting::TerminateAndStart => {
+                            terminate_for_reuse(&mut current.run, cx)?;
+                        }
+                        OnExisting::Start => {}
+                    }
+                }
+                let run_id = cx.ids.uuid();
+                let start = child.into_start_run(run_id.clone(), cx.now);
+                let run = Run::start(cx, start);
+                cx.new_runs.push(run);
+                Ok(run_id)
+            })
+            .await;
+        match started {
+            Ok(child_run_id) => {
+                self.with_sender(sender, run_id, |live, cx| {
+                    live.run.child_started(cx, initiated, child_run_id)?;
+                    live.run.message_delivered(message.id);
+                    Ok(())
+                })
+                .await
+            }
+            Err(RuntimeError::Engine(EngineError::AlreadyStarted { .. })) => {
+                self.with_sender(sender, run_id, |live, cx| {
+                    live.run.child_start_failed(cx, initiated, ChildFailed::WorkflowAlreadyExists)?;
+                    live.run.message_delivered(message.id);
+                    Ok(())
+                })
+                .await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn deliver_signal(
+        &self,
+        sender: &WorkflowKey,
+        run_id: &str,
+        message: &OutMessage,
+        initiated: i64,
+    ) -> Result<()> {
+        let request = self
+            .with_sender(sender, run_id, |live, _| Ok(live.run.external_signal_request(initiated)))
+            .await?;
+        let Some((target, signal, child_only)) = request else {
+            return self.acknowledge(sender, run_id, message.id).await;
+        };
+        let delivered = match target.is_sender {
+            true => Err(RuntimeError::not_found("a workflow does not signal itself")),
+            false => {
+                let key = WorkflowKey::new(target.namespace_id, target.workflow_id);
+                self.to_external(&key, &target.run_id, sender, child_only, |run, cx| {
+                    run.signal(cx, signal)
+                })
+                .await
+            }
+        };
+        let outcome = match delivered {
+            Ok(()) => Ok(()),
+            Err(RuntimeError::Engine(EngineError::ResourceExhausted(_))) => {
+                Err(SignalFailed::SignalCountLimitExceeded)
+            }
+            Err(error) if is_gone(&error) => Err(SignalFailed::ExternalWorkflowExecutionNotFound),
+            Err(RuntimeError::NamespaceNotFound(_)) => Err(SignalFailed::NamespaceNotFound),
+            Err(error) => return Err(error),
+        };
+        self.with_sender(sender, run_id, |live, cx| {
+            live.run.external_signal_delivered(cx, initiated, outcome)?;
+            live.run.message_delivered(message.id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn deliver_cancel(
+        &self,
+        sender: &WorkflowKey,
+        run_id: &str,
+        message: &OutMessage,
+        initiated: i64,
+    ) -> Result<()> {
+        let request = self
+            .with_sender(sender, run_id, |live, _| Ok(live.run.external_cancel_request(initiated)))
+            .await?;
+        let Some((target, cancel, child_only)) = request else {
+            return self.acknowledge(sender, run_id, message.id).await;
+        };
+        let delivered = match target.is_sender {
+            true => Err(RuntimeError::not_found("a workflow does not cancel itself from outside")),
+            false => {
+                let key = WorkflowKey::new(target.namespace_id, target.workflow_id);
+                self.to_external(&key, &target.run_id, sender, child_only, |run, cx| {
+                    run.request_cancel(cx, cancel)
+                })
+                .await
+            }
+        };
+        let outcome = match delivered {
+            Ok(()) => Ok(()),
+            Err(error) if is_gone(&error) => Err(CancelFailed::ExternalWorkflowExecutionNotFound),
+            Err(RuntimeError::NamespaceNotFound(_)) => Err(CancelFailed::NamespaceNotFound),
+            Err(error) => return Err(error),
+        };
+        self.with_sender(sender, run_id, |live, cx| {
+            live.run.external_cancel_delivered(cx, initiated, outcome)?;
+            live.run.message_delivered(message.id);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Does something to another workflow, if it is there (and a child of the sender, if it must be).
+    async fn to_external(
+        &self,
+        key: &WorkflowKey,
+        run_id: &str,
+        sender: &WorkflowKey,
+        child_only: bool,
+        act: impl FnOnce(&mut Run, &mut Cx<'_>) -> std::result::Result<(), EngineError>,
+    ) -> Result<()> {
+        self.transact(&Permit::internal("message"), key, run_id, |workflow, cx| {
+            let live = workflow.named_live(run_id)?;
+            let parent = live.run.state.start().parent_workflow_execution.as_ref();
+            if child_only && parent.is_none_or(|parent| parent.workflow_id != sender.workflow_id) {
+                return Err(RuntimeError::not_found("not a child of the sender"));
+            }
+            Ok(act(&mut live.run, cx)?)
+        })
+        .await
+    }
+
+    async fn deliver_child_closed(
+        &self,
+        parent: &WorkflowKey,
+        parent_run_id: &str,
+        closed: &ChildClosed,
+    ) -> Result<()> {
+        let result = self
+            .transact(&Permit::internal("child-closed"), parent, parent_run_id, |workflow, cx| {
+                let live = workflow.named_live(parent_run_id)?;
+                if live.run.state.is_running() {
+                    return Ok(live.run.child_closed(cx, closed)?);
+                }
+                // The parent was reset: the run that has the child now is the current one.
+                if let Some(current) = workflow.current_live()
+                    && current.run.state.is_running()
+                    && current.run.state.ancestors.iter().any(|of| of.run_id == parent_run_id)
+                {
+                    current.run.child_closed(cx, closed)?;
+                }
+                Ok(())
+            })
+            .await;
+        match result {
+            Err(error) if is_gone(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn deliver_parent_closed(
+        &self,
+        parent: &WorkflowKey,
+        parent_run_id: &str,
+        child: &WorkflowKey,
+        child_run_id: &str,
+        policy: ParentClosePolicy,
+    ) -> Result<()> {
+        let result = self
+            .transact(&Permit::internal("parent-closed"), child, "", |workflow, cx| {
+                // The child may have continued as new since: its chain's current run is meant.
+                let Some(live) = workflow.current_live() else { return Ok(()) };
+                let start = live.run.state.start();
+                let of_parent = start.parent_workflow_execution.as_ref().is_some_and(|execution| {
+                    execution.workflow_id == parent.workflow_id
+                        && (!child_run_id.is_empty() || execution.run_id == parent_run_id)
+                });
+                let same_chain = child_run_id.is_empty() || start.first_execution_run_id == child_run_id;
+                if !of_parent || !same_chain || !live.run.state.is_running() {
+                    return Ok(());
+                }
+                match policy {
+                    ParentClosePolicy::Terminate => live.run.terminate(
+                        cx,
+                        "by parent close policy".into(),
+                        None,
+                        "history-service".into(),
+                        Vec::new(),
+                    )?,
+                    ParentClosePolicy::RequestCancel => live.run.request_cancel(
+                        cx,
+                        CancelRequest {
+                            reason: "by parent close policy".into(),
+                            identity: "history-service".into(),
+                            request_id: format!("parent-closed:{}", parent.workflow_id),
+                            ..CancelRequest::default()
+                        },
+                    )?,
+                    _ => {}
+                }
+                Ok(())
+            })
+            .await;
+        match result {
+            Err(error) if is_gone(&error) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Terminates a run because another with its workflow id takes its place.
+pub(crate) fn terminate_for_reuse(run: &mut Run, cx: &mut Cx<'_>) -> Result<()> {
+    run.terminate(
+        cx,
+        "TerminateIfRunning WorkflowIdReusePolicy".into(),
+        None,
+        "history-service".into(),
+        Vec::new(),
+    )?;
+    Ok(())
+}
+
+/// Time until the first run of a cron schedule; 0 without one.
+pub(crate) fn first_cron_delay(schedule: &str, now: steadfast_engine::Time) -> i64 {
+    match schedule.is_empty() {
+        true => 0,
+        false => steadfast_engine::cron::next_after(schedule, now, now).unwrap_or(0),
+    }
+}
+
+/// Whether an error says that the workflow is not there, or not running, any more.
+fn is_gone(error: &RuntimeError) -> bool {
+    matches!(error, RuntimeError::Engine(EngineError::NotFound(_)))
+}

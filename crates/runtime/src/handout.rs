@@ -1,0 +1,342 @@
+//! What pollers are given: tasks that were started for them, and queries.
+
+use bytes::Bytes;
+use prost::Message;
+use steadfast_engine::proto::common::{WorkflowExecution, WorkflowType};
+use steadfast_engine::proto::enums::TaskQueueKind;
+use steadfast_engine::proto::history::{History, HistoryEvent};
+use steadfast_engine::proto::protocol;
+use steadfast_engine::proto::query::WorkflowQuery;
+use steadfast_engine::proto::taskqueue::TaskQueue;
+use steadfast_engine::proto::workflowservice::{
+    PollActivityTaskQueueResponse, PollWorkflowTaskQueueResponse,
+};
+use steadfast_engine::state::{Branch, WorkflowTask};
+use steadfast_engine::time::timestamp;
+
+use crate::aggregate::{LiveRun, WorkflowKey};
+use crate::error::Result;
+use crate::matching::{PollerInfo, QueueKind, Task};
+use crate::permit::Permit;
+use crate::queries::QueryHandout;
+use crate::runtime::Runtime;
+use crate::token::{HistoryToken, TaskToken};
+use crate::transact::poller;
+
+/// Most bytes of history in one answer to a poll; the worker fetches the rest.
+pub(crate) const HISTORY_PAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// What goes to a poller.
+pub enum Delivery {
+    /// A workflow task.
+    WorkflowTask(Box<WorkflowTaskHandout>),
+    /// An activity task.
+    Activity(Box<ActivityHandout>),
+    /// A query on its own.
+    Query(Box<QueryHandout>),
+}
+
+impl Delivery {
+    /// Whether somebody still waits for it.
+    pub fn is_wanted(&self) -> bool {
+        match self {
+            Self::Query(query) => query.is_wanted(),
+            _ => true,
+        }
+    }
+}
+
+/// A started workflow task, as it was when it was started.
+pub struct WorkflowTaskHandout {
+    key: WorkflowKey,
+    task: WorkflowTask,
+    workflow_type: String,
+    task_queue: String,
+    previous_started_event_id: i64,
+    history: HistoryPart,
+    queries: std::collections::HashMap<String, WorkflowQuery>,
+    messages: Vec<protocol::Message>,
+    run_id: String,
+}
+
+/// The events that go with a task: from memory where they are, else to be read.
+pub struct HistoryPart {
+    /// First event.
+    pub first: i64,
+    /// Last event that is in history.
+    pub last: i64,
+    /// First event that is in memory; what is before it is in the store.
+    pub memory_from: i64,
+    /// The events from there on.
+    pub memory: Vec<Bytes>,
+    /// Where older ones are stored.
+    pub branches: Vec<Branch>,
+    /// Events that follow but are not in history yet.
+    pub virtual_events: Vec<HistoryEvent>,
+}
+
+impl WorkflowTaskHandout {
+    /// Takes all that the worker needs out of the run. The task is started.
+    pub fn prepare(key: &WorkflowKey, live: &mut LiveRun, task: &WorkflowTask) -> Self {
+        let messages = live.run.update_messages(true);
+        let state = &live.run.state;
+        let first = if task.sticky { state.previous_started_event_id + 1 } else { 1 };
+        let history = HistoryPart::of(live, first);
+        live.sent_queries.extend(live.queries.drain(..).map(|query| (query.id.clone(), query)));
+        let state = &live.run.state;
+        Self {
+            key: key.clone(),
+            run_id: state.run_id.clone(),
+            workflow_type: state.workflow_type().to_owned(),
+            task_queue: state.task_queue().to_owned(),
+            previous_started_event_id: state.previous_started_event_id,
+            history,
+            queries: live
+                .sent_queries
+                .iter()
+                .map(|(id, query)| (id.clone(), query.query.clone()))
+                .collect(),
+            messages,
+            task: task.clone(),
+        }
+    }
+
+    /// The answer to the poll.
+    pub async fn into_response(self, runtime: &Runtime) -> Result<PollWorkflowTaskQueueResponse> {
+        let task = self.task;
+        let token = TaskToken {
+            namespace_id: self.key.namespace_id.clone(),
+            workflow_id: self.key.workflow_id.clone(),
+            run_id: self.run_id.clone(),
+            scheduled_event_id: task.scheduled_event_id,
+            started_event_id: task.started_event_id,
+            attempt: task.attempt,
+            request_id: task.request_id,
+        };
+        let with_task = !self.history.virtual_events.is_empty();
+        let (events, next_page_token) =
+            self.history.into_page(runtime, &self.key, &self.run_id, with_task).await?;
+        Ok(PollWorkflowTaskQueueResponse {
+            task_token: token.encode_to_vec(),
+            workflow_execution: Some(WorkflowExecution {
+                workflow_id: self.key.workflow_id,
+                run_id: self.run_id,
+            }),
+            workflow_type: Some(WorkflowType { name: self.workflow_type }),
+            previous_started_event_id: self.previous_started_event_id,
+            started_event_id: task.started_event_id,
+            attempt: task.attempt,
+            history: Some(History { events }),
+            next_page_token,
+            workflow_execution_task_queue: Some(TaskQueue {
+                name: self.task_queue,
+                kind: TaskQueueKind::Normal as i32,
+                normal_name: String::new(),
+            }),
+            scheduled_time: Some(timestamp(task.scheduled_time)),
+            started_time: Some(timestamp(task.started_time)),
+            queries: self.queries,
+            messages: self.messages,
+            ..Default::default()
+        })
+    }
+}
+
+impl HistoryPart {
+    /// The run's events from `first` on.
+    pub fn of(live: &LiveRun, first: i64) -> Self {
+        let state = &live.run.state;
+        let (memory_from, memory) = live.events_from(first);
+        Self {
+            first,
+            last: state.next_event_id - 1,
+            memory_from,
+            memory,
+            branches: state.ancestors.clone(),
+            virtual_events: live.run.virtual_task_events(),
+        }
+    }
+
+    /// The first page of events, and the token for the rest.
+    pub async fn into_page(
+        mut self,
+        runtime: &Runtime,
+        key: &WorkflowKey,
+        run_id: &str,
+        with_task: bool,
+    ) -> Result<(Vec<HistoryEvent>, Vec<u8>)> {
+        let virtual_events = std::mem::take(&mut self.virtual_events);
+        let last = self.last;
+        let (mut events, next) = self.read(runtime, key, run_id, HISTORY_PAGE_BYTES, usize::MAX).await?;
+        if next > last {
+            events.extend(virtual_events);
+            return Ok((events, Vec::new()));
+        }
+        let token = HistoryToken {
+            run_id: run_id.to_owned(),
+            next_event_id: next,
+            last_event_id: last,
+            with_task,
+        };
+        Ok((events, token.encode_to_vec()))
+    }
+
+    /// Reads events up to a size and a number, from the store and then from memory. Returns them and
+    /// the id of the one after them.
+    pub async fn read(
+        self,
+        runtime: &Runtime,
+        key: &WorkflowKey,
+        run_id: &str,
+        max_bytes: usize,
+        max_events: usize,
+    ) -> Result<(Vec<HistoryEvent>, i64)> {
+        let mut events = Vec::new();
+        let (mut next, mut bytes) = (self.first, 0);
+        let stored_last = self.last.min(self.memory_from - 1);
+        let mut branches = self.branches;
+        branches.push(Branch { run_id: run_id.to_owned(), last_event_id: i64::MAX });
+        for branch in branches {
+            while next <= stored_last.min(branch.last_event_id) {
+                if bytes >= max_bytes || events.len() >= max_events {
+                    return Ok((events, next));
+                }
+                let last = stored_last.min(branch.last_event_id);
+                let page = runtime
+                    .store()
+                    .read_history(&key.namespace_id, &branch.run_id, next, last, max_bytes - bytes)
+                    .await?;
+                if page.is_empty() {
+                    return Err(crate::RuntimeError::Internal(format!(
+                        "event {next} of run {run_id} is missing in the store"
+                    )));
+                }
+                for (id, event) in page {
+                    if events.len() >= max_events {
+                        return Ok((events, next));
+                    }
+                    bytes += event.len();
+                    events.push(decode_event(&event)?);
+                    next = id + 1;
+                }
+            }
+        }
+        for event in self.memory.iter().skip(usize::try_from(next - self.memory_from).unwrap_or(0)) {
+            let full = (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events;
+            if next > self.last || full {
+                break;
+            }
+            bytes += event.len();
+            events.push(decode_event(event)?);
+            next += 1;
+        }
+        Ok((events, next))
+    }
+}
+
+/// Decodes a stored event.
+pub(crate) fn decode_event(bytes: &[u8]) -> Result<HistoryEvent> {
+    HistoryEvent::decode(bytes)
+        .map_err(|error| crate::RuntimeError::Internal(format!("a stored event: {error}")))
+}
+
+/// A started activity attempt.
+pub struct ActivityHandout {
+    response: PollActivityTaskQueueResponse,
+}
+
+impl ActivityHandout {
+    /// Takes all that the worker needs out of the run; none if the activity is not there.
+    pub fn prepare(key: &WorkflowKey, live: &LiveRun, scheduled_event_id: i64) -> Option<Self> {
+        let state = &live.run.state;
+        let activity = state.activities.get(&scheduled_event_id)?;
+        let (scheduled, attempt) = (activity.scheduled(), activity.attempt());
+        let token = TaskToken {
+            namespace_id: key.namespace_id.clone(),
+            workflow_id: key.workflow_id.clone(),
+            run_id: state.run_id.clone(),
+            scheduled_event_id,
+            started_event_id: 0,
+            attempt: attempt.number,
+            request_id: attempt.request_id.clone(),
+        };
+        Some(Self {
+            response: PollActivityTaskQueueResponse {
+                task_token: token.encode_to_vec(),
+                workflow_type: Some(WorkflowType { name: state.workflow_type().to_owned() }),
+                workflow_execution: Some(WorkflowExecution {
+                    workflow_id: key.workflow_id.clone(),
+                    run_id: state.run_id.clone(),
+                }),
+                activity_type: scheduled.activity_type.clone(),
+                activity_id: scheduled.activity_id.clone(),
+                header: scheduled.header.clone(),
+                input: scheduled.input.clone(),
+                heartbeat_details: attempt.heartbeat_details.clone(),
+                scheduled_time: Some(timestamp(activity.scheduled_time)),
+                current_attempt_scheduled_time: Some(timestamp(attempt.scheduled_time)),
+                started_time: Some(timestamp(attempt.started_time)),
+                attempt: attempt.number,
+                schedule_to_close_timeout: scheduled.schedule_to_close_timeout,
+                start_to_close_timeout: scheduled.start_to_close_timeout,
+                heartbeat_timeout: scheduled.heartbeat_timeout,
+                retry_policy: scheduled.retry_policy.clone(),
+                priority: scheduled.priority.clone(),
+                ..Default::default()
+            },
+        })
+    }
+
+    /// The answer to the poll.
+    pub fn into_response(mut self, namespace: String) -> PollActivityTaskQueueResponse {
+        self.response.workflow_namespace = namespace;
+        self.response
+    }
+}
+
+impl Runtime {
+    /// Starts a task for a poller; none if it is not there any more.
+    ///
+    /// A workflow task may be handed out before its start is durable: everything up to its scheduling
+    /// is, and its token is refused after a crash. An activity attempt may not.
+    pub(crate) async fn start_task(
+        &self,
+        kind: QueueKind,
+        task: &Task,
+        info: &PollerInfo,
+    ) -> Result<Option<Delivery>> {
+        let permit = Permit::granted("Poll", info.identity.clone(), String::new());
+        let poller = poller(info);
+        let result = match kind {
+            QueueKind::Workflow => self
+                .transact_early(&permit, &task.key, &task.run_id, |workflow, cx| {
+                    let Some(live) = workflow.runs.get_mut(&task.run_id) else { return Ok(None) };
+                    let Ok(started) =
+                        live.run.start_workflow_task(cx, task.scheduled_event_id, &poller)
+                    else {
+                        return Ok(None);
+                    };
+                    let handout = WorkflowTaskHandout::prepare(&task.key, live, &started);
+                    Ok(Some(Delivery::WorkflowTask(Box::new(handout))))
+                })
+                .await
+                .and_then(|(result, _)| result),
+            QueueKind::Activity => {
+                self.transact(&permit, &task.key, &task.run_id, |workflow, cx| {
+                    let Some(live) = workflow.runs.get_mut(&task.run_id) else { return Ok(None) };
+                    let id = task.scheduled_event_id;
+                    if live.run.start_activity(cx, id, task.attempt, &poller).is_err() {
+                        return Ok(None);
+                    }
+                    Ok(ActivityHandout::prepare(&task.key, live, id)
+                        .map(|handout| Delivery::Activity(Box::new(handout))))
+                })
+                .await
+            }
+        };
+        match result {
+            Err(crate::RuntimeError::Engine(steadfast_engine::Error::NotFound(_))) => Ok(None),
+            other => other,
+        }
+    }
+}

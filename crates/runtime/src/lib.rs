@@ -1,0 +1,33 @@
+//! The shell around the pure engine: it holds live runs in memory, commits transitions in groups,
+//! matches tasks with pollers, wakes runs when something is due, and projects the journal.
+//!
+//! The life of a transition: a call takes the lock of the workflow's shard, the engine decides,
+//! the record goes to the [`commit`]ter's queue, and the lock is let go. The shard goes on at once
+//! with the next input. Only when the group that holds the record is durable is the caller
+//! answered, tasks become visible to pollers, and messages leave.
+
+pub mod aggregate;
+pub mod calls;
+pub mod clock;
+pub mod commit;
+pub mod delivery;
+pub mod error;
+pub mod handout;
+pub mod matching;
+pub mod namespaces;
+pub mod permit;
+pub mod prefetch;
+pub mod projector;
+pub mod queries;
+pub mod recovery;
+pub mod retention;
+pub mod runtime;
+pub mod shard;
+pub mod timers;
+pub mod token;
+pub mod transact;
+pub mod visibility;
+
+pub use error::RuntimeError;
+pub use permit::Permit;
+pub use runtime::{Runtime, Settings};

@@ -1,0 +1,321 @@
+//! The projector: writes what changed since the last time into the tables that everything but the
+//! hot path reads.
+
+use std::time::Duration;
+
+use prost::Message;
+use steadfast_engine::Time;
+use steadfast_engine::proto::enums::WorkflowExecutionStatus;
+use steadfast_engine::state::RunState;
+use steadfast_store::{HistoryPage, PendingTask, ProjectionBatch, RunProjection, RunRef, VisibilityRow};
+
+use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
+use crate::error::{Result, RuntimeError};
+use crate::runtime::Runtime;
+
+/// Most runs in one batch: bounds the time that the store is busy with it.
+const BATCH_RUNS: usize = 1000;
+
+/// How long to wait after a failure.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What was taken of one workflow, to be marked as projected once it is.
+struct Taken {
+    key: WorkflowKey,
+    runs: Vec<(String, u64, i64)>,
+}
+
+impl Runtime {
+    /// Projects until the server stops.
+    pub(crate) async fn run_projector(self) {
+        while !self.is_stopping() {
+            tokio::select! {
+                () = tokio::time::sleep(self.0.settings.projection_interval) => {}
+                () = self.0.project_now.notified() => {}
+            }
+            if self.0.recovering.load(std::sync::atomic::Ordering::Acquire) {
+                continue;
+            }
+            if let Err(error) = self.project_all().await {
+                tracing::warn!(%error, "projecting failed: trying again");
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+            self.evict();
+        }
+    }
+
+    /// Waits until everything that is durable now can be found in the projections.
+    pub(crate) async fn projected(&self) -> Result<()> {
+        let head = self.committer().committed();
+        let mut projected = self.0.projected.subscribe();
+        if *projected.borrow() >= head {
+            return Ok(());
+        }
+        self.0.project_now.notify_one();
+        let wait = projected.wait_for(|position| *position >= head);
+        match tokio::time::timeout(Duration::from_secs(8), wait).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(RuntimeError::Unavailable("the projections are behind: try again".into())),
+        }
+    }
+
+    /// Projects everything that was durable when it was called.
+    pub(crate) async fn project_all(&self) -> Result<()> {
+        let _one_at_a_time = self.0.projecting.lock().await;
+        let head = self.committer().committed();
+        if head == *self.0.projected.borrow() && !self.has_dirty() {
+            return Ok(());
+        }
+        let mut batch = ProjectionBatch::default();
+        let mut taken = Vec::new();
+        for index in 0..self.0.shards.count() {
+            while let Some(of_workflow) = self.take_dirty(index, &mut batch) {
+                taken.push(of_workflow);
+                if batch.runs.len() >= BATCH_RUNS {
+                    batch.position = *self.0.projected.borrow();
+                    self.write(std::mem::take(&mut batch), std::mem::take(&mut taken)).await?;
+                }
+            }
+        }
+        batch.position = head;
+        self.write(batch, taken).await?;
+        self.0.projected.send_replace(head);
+        Ok(())
+    }
+
+    fn has_dirty(&self) -> bool {
+        self.0.shards.iter().any(|shard| !shard.lock().dirty.is_empty())
+    }
+
+    /// Takes one changed workflow of a shard into the batch.
+    fn take_dirty(&self, index: usize, batch: &mut ProjectionBatch) -> Option<Taken> {
+        let mut shard = self.0.shards.at(index).lock();
+        loop {
+            let key = shard.dirty.pop()?;
+            let Some(workflow) = shard.ready(&key) else { continue };
+            workflow.dirty = false;
+            return Some(self.take_workflow(&key, workflow, batch));
+        }
+    }
+
+    fn take_workflow(
+        &self,
+        key: &WorkflowKey,
+        workflow: &mut Workflow,
+        batch: &mut ProjectionBatch,
+    ) -> Taken {
+        let retention = self.0.namespaces.retention(&key.namespace_id);
+        let mut runs = Vec::new();
+        for (run_id, live) in &workflow.runs {
+            if live.seq > live.projected_seq {
+                batch.runs.push(project_run(key, live, retention));
+                runs.push((run_id.clone(), live.seq, live.run.state.next_event_id));
+            }
+        }
+        if std::mem::take(&mut workflow.current_changed) {
+            batch.current_runs.push((
+                key.namespace_id.clone(),
+                key.workflow_id.clone(),
+                workflow.current.clone(),
+            ));
+        }
+        batch.deleted.extend(workflow.deleted.drain(..).map(|run_id| RunRef {
+            namespace_id: key.namespace_id.clone(),
+            workflow_id: key.workflow_id.clone(),
+            run_id,
+        }));
+        Taken { key: key.clone(), runs }
+    }
+
+    /// Writes a batch, and lets memory forget what is in it.
+    async fn write(&self, batch: ProjectionBatch, taken: Vec<Taken>) -> Result<()> {
+        // States may be ahead of the disk: what is projected must never be ahead of the journal.
+        let newest = taken.iter().flat_map(|taken| &taken.runs).map(|(_, seq, _)| *seq).max();
+        let result = match newest {
+            Some(seq) => self.committer().durable(seq).await,
+            None => Ok(()),
+        };
+        let result = match result {
+            Ok(()) => {
+                let kept = (batch.current_runs.clone(), batch.deleted.clone());
+                self.0.store.project(batch).await.map_err(|error| (RuntimeError::from(error), kept))
+            }
+            Err(error) => return Err(error),
+        };
+        if let Err((error, (current_runs, deleted))) = result {
+            self.take_back(taken, &current_runs, deleted);
+            return Err(error);
+        }
+        for of_workflow in taken {
+            let mut shard = self.0.shards.of(of_workflow.key.slot()).lock();
+            let Some(workflow) = shard.ready(&of_workflow.key) else { continue };
+            for (run_id, seq, next_event_id) in of_workflow.runs {
+                if let Some(live) = workflow.runs.get_mut(&run_id) {
+                    live.projected_seq = live.projected_seq.max(seq);
+                    live.unprojected_event_id = live.unprojected_event_id.max(next_event_id);
+                    live.trim_tail();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch failed: all of it is still to be done.
+    fn take_back(
+        &self,
+        taken: Vec<Taken>,
+        current_runs: &[(String, String, Option<String>)],
+        deleted: Vec<RunRef>,
+    ) {
+        for of_workflow in taken {
+            let key = of_workflow.key;
+            let mut shard = self.0.shards.of(key.slot()).lock();
+            let Some((workflow, dirty)) = shard.ready_with_dirty(&key) else { continue };
+            workflow.current_changed |= current_runs
+                .iter()
+                .any(|(namespace, id, _)| *namespace == key.namespace_id && *id == key.workflow_id);
+            workflow.deleted.extend(
+                deleted
+                    .iter()
+                    .filter(|run| {
+                        run.namespace_id == key.namespace_id && run.workflow_id == key.workflow_id
+                    })
+                    .map(|run| run.run_id.clone()),
+            );
+            if !workflow.dirty {
+                workflow.dirty = true;
+                dirty.push(key);
+            }
+        }
+    }
+
+    fn evict(&self) {
+        let keep = self.0.settings.live_workflows / self.0.shards.count();
+        for shard in self.0.shards.iter() {
+            let mut shard = shard.lock();
+            if shard.len() > keep {
+                shard.evict(keep);
+            }
+        }
+    }
+}
+
+impl LiveRun {
+    /// Keeps of the projected events only those that the next workflow task will need.
+    fn trim_tail(&mut self) {
+        let needed = self.run.state.previous_started_event_id + 1;
+        let keep = match self.run.state.is_running() {
+            true => needed.min(self.unprojected_event_id),
+            false => self.unprojected_event_id,
+        };
+        while self.run.tail.front().is_some_and(|(id, _)| *id < keep) {
+            self.run.tail.pop_front();
+        }
+    }
+}
+
+/// Everything that is written about a run.
+fn project_run(key: &WorkflowKey, live: &LiveRun, retention: Time) -> RunProjection {
+    let state = &live.run.state;
+    let events: Vec<Vec<u8>> = live
+        .run
+        .tail
+        .iter()
+        .filter(|(id, _)| *id >= live.unprojected_event_id)
+        .map(|(_, bytes)| bytes.to_vec())
+        .collect();
+    let history = match events.is_empty() {
+        true => Vec::new(),
+        false => vec![HistoryPage { first_event_id: live.unprojected_event_id, events }],
+    };
+    RunProjection {
+        run: RunRef {
+            namespace_id: key.namespace_id.clone(),
+            workflow_id: key.workflow_id.clone(),
+            run_id: state.run_id.clone(),
+        },
+        slot: key.slot(),
+        snapshot: state.encode_to_vec(),
+        seq: live.seq,
+        wake_at: wake_at(live),
+        history,
+        history_parents: match live.projected_seq {
+            0 => state.ancestors.iter().map(|branch| branch.run_id.clone()).collect(),
+            _ => Vec::new(),
+        },
+        visibility: Some(visibility(state)),
+        pending_tasks: pending_tasks(live),
+        delete_at: (!state.is_running()).then(|| state.close_time.saturating_add(retention)),
+    }
+}
+
+/// When the run has to be loaded even if nobody asks: at once if it has messages to deliver.
+fn wake_at(live: &LiveRun) -> Option<Time> {
+    match live.run.state.outbox.is_empty() {
+        true => live.run.next_wake(),
+        false => Some(live.run.state.time),
+    }
+}
+
+fn pending_tasks(live: &LiveRun) -> Vec<PendingTask> {
+    use steadfast_engine::Effect;
+    let state = &live.run.state;
+    let mut pending: Vec<PendingTask> = Vec::new();
+    for effect in live.run.waiting_tasks() {
+        let (kind, task_queue, since) = match effect {
+            Effect::WorkflowTask { task_queue, .. } => {
+                (1, task_queue, state.workflow_task.as_ref().map_or(0, |task| task.scheduled_time))
+            }
+            Effect::ActivityTask { task_queue, scheduled_event_id, .. } => {
+                let since = state.activities.get(&scheduled_event_id);
+                (2, task_queue, since.map_or(0, |activity| activity.attempt().scheduled_time))
+            }
+            _ => continue,
+        };
+        match pending.iter_mut().find(|task| task.kind == kind && task.task_queue == task_queue) {
+            Some(task) => {
+                task.count += 1;
+                task.since = task.since.min(since);
+            }
+            None => pending.push(PendingTask { kind, task_queue, count: 1, since }),
+        }
+    }
+    pending
+}
+
+fn visibility(state: &RunState) -> VisibilityRow {
+    let start = state.start();
+    let closed = !state.is_running();
+    let execution = |of: &Option<steadfast_engine::proto::common::WorkflowExecution>| {
+        of.as_ref().map(|of| (of.workflow_id.clone(), of.run_id.clone())).unwrap_or_default()
+    };
+    let (parent_workflow_id, parent_run_id) = execution(&start.parent_workflow_execution);
+    let (root_workflow_id, root_run_id) = match &start.root_workflow_execution {
+        Some(root) => (root.workflow_id.clone(), root.run_id.clone()),
+        None => (state.workflow_id.clone(), state.run_id.clone()),
+    };
+    let search_attributes = state.search_attributes.clone().unwrap_or_default();
+    let status = WorkflowExecutionStatus::try_from(state.status)
+        .unwrap_or(WorkflowExecutionStatus::Unspecified);
+    VisibilityRow {
+        workflow_id: state.workflow_id.clone(),
+        run_id: state.run_id.clone(),
+        workflow_type: state.workflow_type().to_owned(),
+        status: status as i32,
+        start_time: state.start_time,
+        execution_time: state.execution_time,
+        close_time: closed.then_some(state.close_time),
+        history_length: if closed { state.next_event_id - 1 } else { 0 },
+        history_size_bytes: if closed { state.history_bytes } else { 0 },
+        state_transition_count: if closed { i64::try_from(state.n).unwrap_or(i64::MAX) } else { 0 },
+        task_queue: state.task_queue().to_owned(),
+        parent_workflow_id,
+        parent_run_id,
+        root_workflow_id,
+        root_run_id,
+        first_run_id: start.first_execution_run_id.clone(),
+        search_attributes: crate::visibility::searchable(&search_attributes),
+        search_attributes_bytes: search_attributes.encode_to_vec(),
+        memo_bytes: state.memo.as_ref().map_or_else(Vec::new, Message::encode_to_vec),
+    }
+}

@@ -1,0 +1,211 @@
+//! The runtime: everything that one server process has in memory, and its background tasks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use steadfast_engine::Limits;
+use steadfast_store::Store;
+use tokio::sync::{Notify, watch};
+
+use crate::commit::Committer;
+use crate::error::{Result, RuntimeError};
+use crate::matching::Matching;
+use crate::namespaces::NamespaceRegistry;
+use crate::queries::DirectQueries;
+use crate::shard::Shards;
+use crate::timers::Timers;
+
+/// Settings of the runtime.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The engine's limits.
+    pub limits: Limits,
+    /// Workflows kept in memory; idle ones beyond it are let go.
+    pub live_workflows: usize,
+    /// How often what changed is projected.
+    pub projection_interval: Duration,
+    /// Journal rows that may wait for their projection before callers are slowed.
+    pub projection_lag: u64,
+    /// How long a poll waits for a task.
+    pub long_poll: Duration,
+    /// How often expired runs are looked for.
+    pub retention_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            live_workflows: 10_000,
+            projection_interval: Duration::from_millis(100),
+            projection_lag: 200_000,
+            long_poll: Duration::from_secs(60),
+            retention_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The runtime. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime(pub(crate) Arc<Inner>);
+
+/// What all clones share.
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) shards: Shards,
+    pub(crate) committer: std::sync::OnceLock<Committer>,
+    pub(crate) matching: Matching,
+    pub(crate) timers: Timers,
+    pub(crate) namespaces: NamespaceRegistry,
+    pub(crate) direct_queries: DirectQueries,
+    /// While memory is being made again from the journal, calls wait.
+    pub(crate) recovering: AtomicBool,
+    pub(crate) recovered: Notify,
+    /// Position up to which the journal is projected.
+    pub(crate) projected: watch::Sender<u64>,
+    pub(crate) project_now: Notify,
+    /// Held while a batch is written.
+    pub(crate) projecting: tokio::sync::Mutex<()>,
+    pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) transitions: AtomicU64,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl Runtime {
+    /// Opens the runtime on a store: replays what is not projected yet, and starts the background
+    /// tasks on the current tokio runtime.
+    pub async fn open(store: Arc<dyn Store>, settings: Settings) -> Result<Self> {
+        let head = store.journal_head().await?;
+        let projected = store.projected_position().await?;
+        if projected > head {
+            return Err(RuntimeError::Internal(format!(
+                "the projections stand for journal position {projected}, but the journal ends at {head}"
+            )));
+        }
+        let runtime = Self(Arc::new(Inner {
+            settings,
+            store: store.clone(),
+            shards: Shards::default(),
+            committer: std::sync::OnceLock::new(),
+            matching: Matching::default(),
+            timers: Timers::default(),
+            namespaces: NamespaceRegistry::load(&*store).await?,
+            direct_queries: DirectQueries::default(),
+            recovering: AtomicBool::new(true),
+            recovered: Notify::new(),
+            projected: watch::channel(projected).0,
+            project_now: Notify::new(),
+            projecting: tokio::sync::Mutex::new(()),
+            stopping: watch::channel(false).0,
+            transitions: AtomicU64::new(0),
+            runtime: tokio::runtime::Handle::current(),
+        }));
+        let on_failure = {
+            let inner = Arc::downgrade(&runtime.0);
+            Box::new(move |reset: &mut dyn FnMut()| match inner.upgrade() {
+                Some(inner) => Self(inner).drop_memory(reset),
+                None => reset(),
+            })
+        };
+        let committer = Committer::start(store, head, on_failure)
+            .map_err(|error| RuntimeError::Internal(format!("no thread for commits: {error}")))?;
+        let _ = runtime.0.committer.set(committer);
+        runtime.recover().await?;
+        runtime.spawn_background();
+        Ok(runtime)
+    }
+
+    /// The committer.
+    pub(crate) fn committer(&self) -> &Committer {
+        // Set in `open` before anybody else has the runtime.
+        match self.0.committer.get() {
+            Some(committer) => committer,
+            None => unreachable!("the committer is set when the runtime is opened"),
+        }
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.0.settings.limits
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// The namespaces.
+    pub fn namespaces(&self) -> &NamespaceRegistry {
+        &self.0.namespaces
+    }
+
+    /// Workflows in memory.
+    pub fn live_workflows(&self) -> usize {
+        self.0.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Transitions and commits since the start.
+    pub fn counters(&self) -> (u64, u64) {
+        (self.0.transitions.load(Ordering::Relaxed), self.committer().groups())
+    }
+
+    /// Whether the server is shutting down.
+    pub fn is_stopping(&self) -> bool {
+        *self.0.stopping.borrow()
+    }
+
+    /// Resolves when the server begins to shut down.
+    pub async fn stopping(&self) {
+        let mut stopping = self.0.stopping.subscribe();
+        // The sender lives as long as the runtime.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Begins the shutdown: polls are answered with nothing, background tasks end.
+    pub fn stop(&self) {
+        self.0.stopping.send_replace(true);
+    }
+
+    /// Ends: writes what is queued, projects it, and closes the store.
+    pub async fn close(&self) -> Result<()> {
+        self.stop();
+        let this = self.clone();
+        let closed = tokio::task::spawn_blocking(move || this.committer().close()).await;
+        if closed.is_err() {
+            tracing::error!("closing the committer failed");
+        }
+        self.project_all().await?;
+        self.0.store.close().await?;
+        Ok(())
+    }
+
+    fn spawn_background(&self) {
+        // Not cut off in the middle of a batch: it looks for the end by itself.
+        self.0.runtime.spawn(self.clone().run_projector());
+        self.spawn(Self::run_timers);
+        self.spawn(Self::run_queues);
+        self.spawn(Self::run_retention);
+    }
+
+    /// Runs a task until it ends or the server stops.
+    fn spawn<F>(&self, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stopping = self.clone();
+        let task = task(self.clone());
+        self.0.runtime.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = stopping.stopping() => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,507 @@
+//! One transition: find the workflow, let the engine decide, queue the record, say when it counts.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prost::Message;
+use steadfast_engine::workflow_task::Poller;
+use steadfast_engine::{Cx, Effect, Run, Transition};
+use steadfast_store::RunRef;
+
+use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
+use crate::clock::RandomIds;
+use crate::commit::AfterCommit;
+use crate::error::{Result, RuntimeError};
+use crate::handout::{ActivityHandout, Delivery, WorkflowTaskHandout};
+use crate::matching::{QueueKey, QueueKind, Task, Waiting};
+use crate::permit::Permit;
+use crate::runtime::Runtime;
+use crate::shard::Found;
+
+/// A poller that was given a task in the very transition that made it.
+struct Reserved {
+    waiting: Waiting,
+    delivery: Delivery,
+}
+
+impl Runtime {
+    /// Runs `decide` on a workflow and waits until what it decided, and what it saw, is durable.
+    ///
+    /// `run_id` names a run that must be in memory besides the current one (empty for none). What is
+    /// due by now happens first. If the process dies at the await, the transition is either wholly
+    /// in the journal or not at all, and the caller knows nothing yet.
+    pub(crate) async fn transact<R>(
+        &self,
+        permit: &Permit,
+        key: &WorkflowKey,
+        run_id: &str,
+        decide: impl FnOnce(&mut Workflow, &mut Cx<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let (result, seq) = self.transact_early(permit, key, run_id, decide).await?;
+        self.committer().durable(seq).await?;
+        result
+    }
+
+    /// The same without the wait: returns the position that the answer depends on.
+    pub(crate) async fn transact_early<R>(
+        &self,
+        permit: &Permit,
+        key: &WorkflowKey,
+        run_id: &str,
+        decide: impl FnOnce(&mut Workflow, &mut Cx<'_>) -> Result<R>,
+    ) -> Result<(Result<R>, u64)> {
+        self.wait_for_room().await?;
+        loop {
+            self.ensure_loaded(key, run_id).await?;
+            let slot = key.slot();
+            let mut shard = self.0.shards.of(slot).lock();
+            if self.0.recovering.load(Ordering::Acquire) {
+                continue;
+            }
+            let Some((workflow, dirty)) = shard.ready_with_dirty(key) else { continue };
+            if !has_run(workflow, run_id) {
+                continue;
+            }
+            let decided = self.decide(permit, key, workflow, decide);
+            if workflow.dirty && !decided.was_dirty {
+                dirty.push(key.clone());
+            }
+            return Ok((decided.result, decided.seq));
+        }
+    }
+
+    /// Looks at a workflow without changing it, and waits until what was seen is durable.
+    pub(crate) async fn inspect<R>(
+        &self,
+        key: &WorkflowKey,
+        run_id: &str,
+        look: impl FnOnce(&mut Workflow) -> Result<R>,
+    ) -> Result<R> {
+        self.transact(&Permit::internal("read"), key, run_id, |workflow, _| look(workflow)).await
+    }
+
+    fn decide<R>(
+        &self,
+        permit: &Permit,
+        key: &WorkflowKey,
+        workflow: &mut Workflow,
+        decide: impl FnOnce(&mut Workflow, &mut Cx<'_>) -> Result<R>,
+    ) -> Decided<R> {
+        let was_dirty = workflow.dirty;
+        let mut ids = RandomIds;
+        let newest = workflow.runs.values().map(|live| live.run.state.time).max().unwrap_or(0);
+        let now = crate::clock::now().max(newest);
+        workflow.used = now;
+        let namespace = self.0.namespaces.name(&key.namespace_id);
+        let mut cx = Cx::new(
+            now,
+            &mut ids,
+            &self.0.settings.limits,
+            &self.0.namespaces,
+            &namespace,
+            permit.cause(),
+        );
+        wake_what_is_due(workflow, &mut cx);
+        let result = decide(workflow, &mut cx);
+        let seq = self.record(key, workflow, cx);
+        Decided { result, seq, was_dirty }
+    }
+
+    /// Makes one journal row of all that was decided, with pollers that wait already matched.
+    fn record(&self, key: &WorkflowKey, workflow: &mut Workflow, mut cx: Cx<'_>) -> u64 {
+        let mut transition = Transition {
+            namespace_id: key.namespace_id.clone(),
+            workflow_id: key.workflow_id.clone(),
+            deleted_run_ids: workflow.take_deletions(),
+            ..Transition::default()
+        };
+        for run in std::mem::take(&mut cx.new_runs) {
+            let run_id = run.state.run_id.clone();
+            transition.current_run_id.clone_from(&run_id);
+            workflow.current = Some(run_id.clone());
+            workflow.current_changed = true;
+            workflow.runs.insert(run_id, LiveRun::new(run, 0));
+        }
+        if !transition.deleted_run_ids.is_empty() && workflow.current.is_none() {
+            transition.no_current_run = true;
+            workflow.current_changed = true;
+        }
+        let effects = std::mem::take(&mut cx.effects);
+        let (reserved, effects) = self.match_waiting_pollers(key, workflow, &mut cx, effects);
+        let mut changed = Vec::new();
+        for live in workflow.runs.values_mut() {
+            if let Some(record) = live.run.take_record(&cx) {
+                changed.push(record.run_id.clone());
+                transition.records.push(record);
+            }
+        }
+        // A new run's first record comes after the record of the run that it follows.
+        transition.records.sort_by_key(|record| record.n == 1);
+        let after = self.after_commit(key.clone(), reserved, effects);
+        let is_empty = transition.records.is_empty()
+            && transition.deleted_run_ids.is_empty()
+            && !transition.no_current_run;
+        if is_empty {
+            self.run_when_durable(workflow.last_seq, after);
+        } else {
+            let seq = self.committer().append(key.slot(), transition.encode_row(), after);
+            self.0.transitions.fetch_add(1, Ordering::Relaxed);
+            workflow.last_seq = seq;
+            workflow.dirty = true;
+            for run_id in &changed {
+                if let Some(live) = workflow.runs.get_mut(run_id) {
+                    live.seq = seq;
+                    if let Some(changed) = &live.changed {
+                        changed.send_replace(seq);
+                    }
+                }
+            }
+        }
+        self.arm_timers(key, workflow);
+        workflow.last_seq
+    }
+
+    /// Gives tasks that are being scheduled to pollers that wait for them, so that scheduling and
+    /// starting are one transition.
+    fn match_waiting_pollers(
+        &self,
+        key: &WorkflowKey,
+        workflow: &mut Workflow,
+        cx: &mut Cx<'_>,
+        effects: Vec<Effect>,
+    ) -> (Vec<Reserved>, Vec<Effect>) {
+        let mut reserved = Vec::new();
+        let mut rest = Vec::new();
+        for effect in effects {
+            let (run_id, queue) = match &effect {
+                Effect::WorkflowTask { run_id, task_queue, .. } => {
+                    (run_id, queue_key(key, task_queue, QueueKind::Workflow))
+                }
+                Effect::ActivityTask { run_id, task_queue, .. } => {
+                    (run_id, queue_key(key, task_queue, QueueKind::Activity))
+                }
+                _ => {
+                    rest.push(effect);
+                    continue;
+                }
+            };
+            let matched = workflow
+                .runs
+                .get_mut(run_id)
+                .and_then(|live| self.match_one(key, live, cx, &queue, &effect));
+            match matched {
+                Some(found) => reserved.push(found),
+                None => rest.push(effect),
+            }
+        }
+        (reserved, rest)
+    }
+
+    fn match_one(
+        &self,
+        key: &WorkflowKey,
+        live: &mut LiveRun,
+        cx: &mut Cx<'_>,
+        queue: &QueueKey,
+        effect: &Effect,
+    ) -> Option<Reserved> {
+        let waiting = self.0.matching.reserve(queue)?;
+        let poller = poller(&waiting.info);
+        let delivery = match effect {
+            Effect::WorkflowTask { scheduled_event_id, .. } => {
+                let task = live.run.start_workflow_task(cx, *scheduled_event_id, &poller).ok()?;
+                Delivery::WorkflowTask(Box::new(WorkflowTaskHandout::prepare(key, live, &task)))
+            }
+            Effect::ActivityTask { scheduled_event_id, attempt, .. } => {
+                live.run.start_activity(cx, *scheduled_event_id, *attempt, &poller).ok()?;
+                Delivery::Activity(Box::new(ActivityHandout::prepare(key, live, *scheduled_event_id)?))
+            }
+            _ => return None,
+        };
+        Some(Reserved { waiting, delivery })
+    }
+
+    /// What is done once the row is durable.
+    fn after_commit(
+        &self,
+        key: WorkflowKey,
+        reserved: Vec<Reserved>,
+        effects: Vec<Effect>,
+    ) -> AfterCommit {
+        if reserved.is_empty() && effects.is_empty() {
+            return Box::new(|| {});
+        }
+        let runtime = self.clone();
+        Box::new(move || {
+            for Reserved { waiting, delivery } in reserved {
+                // A poller that went away in this moment leaves its task to its time-out, as one
+                // that dies a moment later does.
+                let _ = waiting.sender.send(delivery);
+            }
+            for effect in effects {
+                runtime.perform(&key, effect);
+            }
+        })
+    }
+
+    /// Does what a durable transition asks for.
+    pub(crate) fn perform(&self, key: &WorkflowKey, effect: Effect) {
+        match effect {
+            Effect::WorkflowTask { run_id, scheduled_event_id, task_queue, sticky } => {
+                let mut queue = queue_key(key, &task_queue, QueueKind::Workflow);
+                if sticky && !self.0.matching.is_polled(&queue) {
+                    // The worker that has the run cached is gone: no use to wait for it.
+                    self.offer_to_normal_queue(key.clone(), run_id, scheduled_event_id);
+                    return;
+                }
+                queue.namespace_id.clone_from(&key.namespace_id);
+                let task = Task { key: key.clone(), run_id, scheduled_event_id, attempt: 0 };
+                self.offer(&queue, task, 3);
+            }
+            Effect::ActivityTask { run_id, scheduled_event_id, attempt, task_queue } => {
+                let queue = queue_key(key, &task_queue, QueueKind::Activity);
+                let task = Task { key: key.clone(), run_id, scheduled_event_id, attempt };
+                self.offer(&queue, task, 3);
+            }
+            Effect::Message { run_id, message } => self.deliver(key.clone(), run_id, message),
+            Effect::UpdateChanged { .. } | Effect::Closed { .. } => {}
+        }
+    }
+
+    /// Offers a durable task; a poller that came in the meantime gets it.
+    pub(crate) fn offer(&self, queue: &QueueKey, task: Task, priority: i32) {
+        if let Some((task, waiting)) = self.0.matching.offer(queue, task, priority) {
+            let (runtime, queue) = (self.clone(), queue.clone());
+            self.0.runtime.spawn(async move { runtime.hand_over(&queue, task, waiting).await });
+        }
+    }
+
+    /// Starts a task for a poller that waits, and gives it to it.
+    pub(crate) async fn hand_over(&self, queue: &QueueKey, task: Task, waiting: Waiting) {
+        match self.start_task(queue.kind, &task, &waiting.info).await {
+            Ok(Some(delivery)) => {
+                let _ = waiting.sender.send(delivery);
+            }
+            // The task is gone: the poller's sender is dropped, and it polls again.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a task could not be started");
+                self.0.matching.offer(queue, task, 3);
+            }
+        }
+    }
+
+    fn offer_to_normal_queue(&self, key: WorkflowKey, run_id: String, scheduled_event_id: i64) {
+        let runtime = self.clone();
+        self.0.runtime.spawn(async move {
+            let queue = runtime
+                .inspect(&key, &run_id, |workflow| {
+                    let live = workflow.runs.get(&run_id);
+                    Ok(live.map(|live| live.run.state.task_queue().to_owned()))
+                })
+                .await;
+            if let Ok(Some(task_queue)) = queue {
+                let queue = queue_key(&key, &task_queue, QueueKind::Workflow);
+                runtime.offer(&queue, Task { key, run_id, scheduled_event_id, attempt: 0 }, 3);
+            }
+        });
+    }
+
+    fn run_when_durable(&self, seq: u64, after: AfterCommit) {
+        if self.committer().committed() >= seq {
+            // The shard's lock is held here, and what runs may need it: let it run elsewhere.
+            self.0.runtime.spawn(async move { after() });
+            return;
+        }
+        let runtime = self.clone();
+        self.0.runtime.spawn(async move {
+            if runtime.committer().durable(seq).await.is_ok() {
+                after();
+            }
+        });
+    }
+
+    /// Slows callers while the disk or the projector is far behind.
+    async fn wait_for_room(&self) -> Result<()> {
+        const ROUNDS: u32 = 200;
+        for _ in 0..ROUNDS {
+            let lag = self.committer().committed().saturating_sub(*self.0.projected.borrow());
+            if lag < self.0.settings.projection_lag && !self.committer().is_behind() {
+                return Ok(());
+            }
+            self.0.project_now.notify_one();
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        Err(RuntimeError::Unavailable("the store cannot keep up: try again later".into()))
+    }
+
+    /// Loads a workflow, its current run and a named run, unless they are in memory.
+    async fn ensure_loaded(&self, key: &WorkflowKey, run_id: &str) -> Result<()> {
+        loop {
+            self.wait_for_recovery().await;
+            match self.look_up(key, run_id) {
+                LookUp::Ready => return Ok(()),
+                LookUp::RunMissing => return self.load_named_run(key, run_id).await,
+                // An error only says that it is there, or that loading failed: look again.
+                LookUp::Loading(mut receiver) => drop(receiver.recv().await),
+                LookUp::Absent => {
+                    let loaded = self.load(key).await;
+                    self.finish_loading(key, loaded)?;
+                    self.offer_outstanding(key);
+                }
+            }
+        }
+    }
+
+    fn look_up(&self, key: &WorkflowKey, run_id: &str) -> LookUp {
+        let mut shard = self.0.shards.of(key.slot()).lock();
+        match shard.find(key) {
+            Found::Ready(workflow) if has_run(workflow, run_id) => LookUp::Ready,
+            Found::Ready(workflow) => {
+                // Not evicted while we read, so that what we read cannot be outdated.
+                if !std::mem::replace(&mut workflow.dirty, true) {
+                    shard.dirty.push(key.clone());
+                }
+                LookUp::RunMissing
+            }
+            Found::Loading(receiver) => LookUp::Loading(receiver),
+            Found::Absent => {
+                shard.loading(key);
+                LookUp::Absent
+            }
+        }
+    }
+
+    fn finish_loading(&self, key: &WorkflowKey, loaded: Result<Workflow>) -> Result<()> {
+        let mut shard = self.0.shards.of(key.slot()).lock();
+        match loaded {
+            Ok(workflow) => {
+                shard.loaded(key.clone(), workflow);
+                Ok(())
+            }
+            Err(error) => {
+                shard.load_failed(key);
+                Err(error)
+            }
+        }
+    }
+
+    async fn load(&self, key: &WorkflowKey) -> Result<Workflow> {
+        let mut workflow = Workflow { used: crate::clock::now(), ..Workflow::default() };
+        let current = self.0.store.current_run(&key.namespace_id, &key.workflow_id).await?;
+        if let Some(run_id) = current {
+            if let Some(live) = self.load_run(key, &run_id).await? {
+                workflow.last_seq = live.seq;
+                workflow.runs.insert(run_id.clone(), live);
+            }
+            workflow.current = Some(run_id);
+        }
+        Ok(workflow)
+    }
+
+    async fn load_named_run(&self, key: &WorkflowKey, run_id: &str) -> Result<()> {
+        let loaded = self.load_run(key, run_id).await?;
+        let Some(live) = loaded else {
+            return Err(RuntimeError::not_found(format!(
+                "workflow execution not found for workflow ID \"{}\" and run ID \"{run_id}\"",
+                key.workflow_id
+            )));
+        };
+        let mut shard = self.0.shards.of(key.slot()).lock();
+        if let Some(workflow) = shard.ready(key) {
+            workflow.runs.entry(run_id.to_owned()).or_insert(live);
+        }
+        drop(shard);
+        self.offer_outstanding(key);
+        Ok(())
+    }
+
+    pub(crate) async fn load_run(&self, key: &WorkflowKey, run_id: &str) -> Result<Option<LiveRun>> {
+        let name = RunRef {
+            namespace_id: key.namespace_id.clone(),
+            workflow_id: key.workflow_id.clone(),
+            run_id: run_id.to_owned(),
+        };
+        let Some(stored) = self.0.store.load_run(&name).await? else { return Ok(None) };
+        let state = steadfast_engine::RunState::decode(stored.snapshot.as_slice())
+            .map_err(|error| RuntimeError::Internal(format!("snapshot of run {run_id}: {error}")))?;
+        Ok(Some(LiveRun::new(Run::from_state(state), stored.seq)))
+    }
+
+    /// Asks again for everything that a loaded workflow waits for. Duplicates do no harm.
+    pub(crate) fn offer_outstanding(&self, key: &WorkflowKey) {
+        let effects: Vec<Effect> = {
+            let mut shard = self.0.shards.of(key.slot()).lock();
+            let Some(workflow) = shard.ready(key) else { return };
+            let now = crate::clock::now();
+            let effects = workflow
+                .runs
+                .values_mut()
+                .flat_map(|live| live.run.outstanding(now))
+                .collect();
+            self.arm_timers(key, workflow);
+            effects
+        };
+        for effect in effects {
+            self.perform(key, effect);
+        }
+    }
+}
+
+/// What memory says of a workflow.
+enum LookUp {
+    Ready,
+    /// It is there, but not the run that is asked for.
+    RunMissing,
+    Loading(tokio::sync::broadcast::Receiver<()>),
+    /// The caller has to load it.
+    Absent,
+}
+
+struct Decided<R> {
+    result: Result<R>,
+    seq: u64,
+    was_dirty: bool,
+}
+
+impl Workflow {
+    fn take_deletions(&mut self) -> Vec<String> {
+        let gone: Vec<String> = self
+            .deleted
+            .iter()
+            .filter(|run_id| self.runs.contains_key(*run_id))
+            .cloned()
+            .collect();
+        for run_id in &gone {
+            self.runs.remove(run_id);
+        }
+        gone
+    }
+}
+
+/// A queue of the workflow's namespace.
+pub(crate) fn queue_key(key: &WorkflowKey, name: &str, kind: QueueKind) -> QueueKey {
+    QueueKey { namespace_id: key.namespace_id.clone(), name: name.to_owned(), kind }
+}
+
+/// The engine's view of a poller, with a fresh id for the hand-out.
+pub(crate) fn poller(info: &crate::matching::PollerInfo) -> Poller {
+    use steadfast_engine::Ids;
+    Poller {
+        identity: info.identity.clone(),
+        request_id: RandomIds.uuid(),
+        worker_version: info.worker_version.clone(),
+    }
+}
+
+fn has_run(workflow: &Workflow, run_id: &str) -> bool {
+    run_id.is_empty() || workflow.runs.contains_key(run_id)
+}
+
+fn wake_what_is_due(workflow: &mut Workflow, cx: &mut Cx<'_>) {
+    for live in workflow.runs.values_mut() {
+        if live.run.next_wake().is_some_and(|at| at <= cx.now) {
+            live.run.wake(cx);
+        }
+    }
+}

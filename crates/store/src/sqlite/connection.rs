@@ -1,0 +1,271 @@
+//! Connections: how they are set up, what their errors mean, and the pool that reads use.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::hooks::Wal;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use tokio::sync::Semaphore;
+
+use crate::StoreError;
+
+/// Prepared statements kept per connection; more than there are distinct ones on the write path.
+const STATEMENT_CACHE: usize = 192;
+
+/// Only tools that look into a live store can make a connection wait.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads at the same time. Readers beyond this wait; each costs a connection's page cache.
+const READERS: usize = 4;
+
+/// How far a commit has to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Survives a crash of the process, and becomes durable with the next checkpoint.
+    Normal,
+    /// Durable when the commit returns.
+    Full,
+}
+
+/// Translates an error of a statement that changed nothing or was rolled back.
+pub(super) fn error(error: rusqlite::Error) -> StoreError {
+    let message = error.to_string();
+    match &error {
+        rusqlite::Error::SqliteFailure(failure, _) => match (failure.code, failure.extended_code) {
+            // Growing the shared memory beside a WAL fails this way when there is no space.
+            (ErrorCode::DiskFull, _) | (_, ffi::SQLITE_IOERR_SHMSIZE) => StoreError::Full(message),
+            (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
+                StoreError::SyncFailed(message)
+            }
+            (ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase, _) => {
+                StoreError::Corrupt(message)
+            }
+            _ => StoreError::Other(message),
+        },
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..) => StoreError::Corrupt(message),
+        _ => StoreError::Other(message),
+    }
+}
+
+/// Like [`error`], for a write whose outcome the caller must not assume.
+pub(super) fn write_error(source: rusqlite::Error) -> StoreError {
+    match error(source) {
+        StoreError::Other(message) => StoreError::Unknown(message),
+        known => known,
+    }
+}
+
+/// A position as SQLite keeps it. Positions count transitions: they do not come near the limit.
+pub(super) fn from_position(position: u64) -> i64 {
+    i64::try_from(position).unwrap_or(i64::MAX)
+}
+
+/// The position that [`from_position`] made a number of.
+pub(super) fn to_position(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// Locks a mutex. A panic elsewhere leaves no half-done change behind: a transaction that was open
+/// is rolled back by the next user.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a file for writing and makes it use a write-ahead log.
+pub(super) fn open_writer(
+    path: Option<&Path>,
+    durability: Durability,
+    pragmas: &[(String, String)],
+) -> Result<Connection, StoreError> {
+    let connection = match path {
+        Some(path) => Connection::open(path),
+        None => Connection::open_in_memory(),
+    }
+    .map_err(error)?;
+    configure(&connection)?;
+    let journal_mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))
+        .map_err(error)?;
+    if path.is_some() && !journal_mode.eq_ignore_ascii_case("wal") {
+        return Err(StoreError::Other(format!(
+            "the file system does not support a write-ahead log (journal mode {journal_mode})"
+        )));
+    }
+    set_durability(&connection, durability)?;
+    for (name, value) in pragmas {
+        connection
+            .pragma_update_and_check(None, name, value, |_| Ok(()))
+            .or_else(|failure| match failure {
+                rusqlite::Error::QueryReturnedNoRows => Ok(()),
+                other => Err(error(other)),
+            })?;
+    }
+    Ok(connection)
+}
+
+/// Sets what commits from now on guarantee.
+pub(super) fn set_durability(
+    connection: &Connection,
+    durability: Durability,
+) -> Result<(), StoreError> {
+    let value = match durability {
+        Durability::Normal => "NORMAL",
+        Durability::Full => "FULL",
+    };
+    connection
+        .pragma_update(None, "synchronous", value)
+        .map_err(error)
+}
+
+/// Opens a file for reading only.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(error)?;
+    configure(&connection)?;
+    connection
+        .pragma_update(None, "query_only", true)
+        .map_err(error)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(error)?;
+    // No table has foreign keys: the engine is the only writer, and checks cost on every row.
+    connection
+        .pragma_update(None, "foreign_keys", false)
+        .map_err(error)
+}
+
+/// Runs a statement that is used again and again.
+pub(super) fn execute(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl rusqlite::Params,
+) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(parameters)
+}
+
+/// Runs `work` in one transaction. What fails leaves nothing behind.
+pub(super) fn transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    roll_back_leftover(connection);
+    execute(connection, "BEGIN IMMEDIATE", []).map_err(error)?;
+    let result = work(connection).and_then(|value| {
+        execute(connection, "COMMIT", []).map_err(write_error)?;
+        Ok(value)
+    });
+    if result.is_err() {
+        roll_back_leftover(connection);
+    }
+    result
+}
+
+/// Moves what it can of the write-ahead log into the file, without waiting for anybody. True if all
+/// of the log is in the file, which makes everything committed so far durable.
+pub(super) fn checkpoint(connection: &Connection) -> Result<bool, StoreError> {
+    match connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::PASSIVE) {
+        Ok((log, moved)) => Ok(log == moved),
+        // Somebody else is at it.
+        Err(failure) if failure.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+        Err(failure) => Err(error(failure)),
+    }
+}
+
+/// Counts the pages of the write-ahead log after every commit; from `limit` on, the commit itself
+/// moves them into the file. A failure of that loses nothing: the log keeps what it holds, and the
+/// next commit tries again.
+pub(super) fn count_wal_pages(
+    connection: &mut Connection,
+    limit: Option<u64>,
+) -> Result<Arc<AtomicU64>, StoreError> {
+    let pages_in_log = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&pages_in_log);
+    let hook = move |wal: &mut Wal, pages: i32| {
+        let pages = u64::try_from(pages).unwrap_or(0);
+        counter.store(pages, Ordering::Relaxed);
+        if limit.is_some_and(|limit| pages >= limit) {
+            let _ = wal.checkpoint_v2(CheckpointMode::PASSIVE);
+        }
+        Ok(())
+    };
+    connection.wal_hook(Some(hook)).map_err(error)?;
+    Ok(pages_in_log)
+}
+
+fn roll_back_leftover(connection: &Connection) {
+    if !connection.is_autocommit() {
+        // SQLite rolls back by itself on the errors that could make this fail.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+}
+
+/// Connections for reading the projections.
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Readers {
+            path,
+            idle: Mutex::new(Vec::new()),
+            permits: Arc::new(Semaphore::new(READERS)),
+        }
+    }
+
+    /// Waits for a turn. The turn ends when the permit is dropped.
+    pub(super) async fn turn(&self) -> Result<tokio::sync::OwnedSemaphorePermit, StoreError> {
+        let permits = Arc::clone(&self.permits);
+        permits
+            .acquire_owned()
+            .await
+            .map_err(|_| StoreError::Closed)
+    }
+
+    /// Runs `work` on a connection of its own.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let idle = lock(&self.idle).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open_reader(&self.path)?,
+        };
+        let result = work(&connection);
+        if connection.is_autocommit() && !self.permits.is_closed() {
+            lock(&self.idle).push(connection);
+        }
+        result
+    }
+
+    /// Lets no new reads begin and closes the connections that nobody uses.
+    pub(super) fn close(&self) {
+        self.permits.close();
+        lock(&self.idle).clear();
+    }
+}
+
+/// Runs blocking work without holding up the asynchronous runtime that the caller may be on.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime
+            .spawn_blocking(work)
+            .await
+            .unwrap_or_else(|failure| Err(StoreError::Other(failure.to_string()))),
+        Err(_) => work(),
+    }
+}

@@ -1,0 +1,257 @@
+//! Pages of encoded history events.
+//!
+//! A page's row holds its events one after the other, each with its length before it. Rows are
+//! only ever added, or deleted with the whole branch.
+
+use rusqlite::{Connection, params};
+
+use super::connection::{error, execute};
+use crate::{HistoryPage, StoreError};
+
+/// `page_id = run_key << EVENT_ID_BITS | first_event_id`.
+const EVENT_ID_BITS: u32 = 24;
+const MAX_EVENT_ID: i64 = (1 << EVENT_ID_BITS) - 1;
+
+/// A row is closed once it has so many bytes: reading a few events must not load megabytes.
+const ROW_BYTES: usize = 256 * 1024;
+
+/// Adds pages to a run's branch.
+pub(super) fn insert(
+    connection: &Connection,
+    run_key: i64,
+    pages: &[HistoryPage],
+) -> Result<(), StoreError> {
+    for page in pages {
+        let mut first = page.first_event_id;
+        let mut next = first;
+        let mut bytes = Vec::with_capacity(page.events.iter().map(|event| event.len() + 3).sum());
+        for event in &page.events {
+            push_event(&mut bytes, event);
+            next += 1;
+            if bytes.len() >= ROW_BYTES {
+                insert_row(connection, page_id(run_key, first)?, &bytes)?;
+                bytes.clear();
+                first = next;
+            }
+        }
+        if !bytes.is_empty() {
+            insert_row(connection, page_id(run_key, first)?, &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn insert_row(connection: &Connection, page_id: i64, bytes: &[u8]) -> Result<(), StoreError> {
+    let sql = "INSERT INTO history (page_id, events) VALUES (?1, ?2)";
+    execute(connection, sql, params![page_id, bytes]).map_err(error)?;
+    Ok(())
+}
+
+/// Removes a branch.
+pub(super) fn delete(connection: &Connection, run_key: i64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM history WHERE page_id BETWEEN ?1 AND ?2";
+    let range = [page_id(run_key, 0)?, page_id(run_key, MAX_EVENT_ID)?];
+    execute(connection, sql, range).map_err(error)?;
+    Ok(())
+}
+
+/// Which events to read.
+#[derive(Clone, Copy)]
+pub(super) struct EventRange {
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) max_bytes: usize,
+}
+
+/// Events in ascending order.
+pub(super) fn read(
+    connection: &Connection,
+    run_key: i64,
+    range: EventRange,
+) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    let Some(range) = range.clamped() else {
+        return Ok(Vec::new());
+    };
+    // The first page may begin before the first event that is asked for.
+    let sql = "SELECT page_id, events FROM history
+        WHERE page_id BETWEEN
+            coalesce((SELECT max(page_id) FROM history WHERE page_id BETWEEN ?1 AND ?2), ?2)
+            AND ?3
+        ORDER BY page_id";
+    let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let mut rows = statement
+        .query([
+            page_id(run_key, 0)?,
+            page_id(run_key, range.first)?,
+            page_id(run_key, range.last)?,
+        ])
+        .map_err(error)?;
+    let mut taken = Taken::new(range);
+    while let Some(row) = rows.next().map_err(error)? {
+        let bytes = row.get_ref(1).map_err(error)?.as_blob();
+        let events = split_events(bytes.map_err(|failure| error(failure.into()))?)?;
+        let first = row.get::<_, i64>(0).map_err(error)? & MAX_EVENT_ID;
+        for (event_id, event) in (first..).zip(events) {
+            if !taken.push(event_id, event) {
+                return Ok(taken.events);
+            }
+        }
+    }
+    Ok(taken.events)
+}
+
+/// Events in descending order.
+pub(super) fn read_reverse(
+    connection: &Connection,
+    run_key: i64,
+    range: EventRange,
+) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    let Some(range) = range.clamped() else {
+        return Ok(Vec::new());
+    };
+    let sql = "SELECT page_id, events FROM history WHERE page_id BETWEEN ?1 AND ?2
+        ORDER BY page_id DESC";
+    let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let mut rows = statement
+        .query([page_id(run_key, 0)?, page_id(run_key, range.last)?])
+        .map_err(error)?;
+    let mut taken = Taken::new(range);
+    while let Some(row) = rows.next().map_err(error)? {
+        let bytes = row.get_ref(1).map_err(error)?.as_blob();
+        let events = split_events(bytes.map_err(|failure| error(failure.into()))?)?;
+        let first = row.get::<_, i64>(0).map_err(error)? & MAX_EVENT_ID;
+        let numbered: Vec<_> = (first..).zip(events).collect();
+        for (event_id, event) in numbered.into_iter().rev() {
+            if !taken.push(event_id, event) {
+                return Ok(taken.events);
+            }
+        }
+        if first <= range.first {
+            break;
+        }
+    }
+    Ok(taken.events)
+}
+
+impl EventRange {
+    /// The part of the range that can exist.
+    fn clamped(self) -> Option<Self> {
+        let range = EventRange {
+            first: self.first.max(0),
+            last: self.last.min(MAX_EVENT_ID),
+            ..self
+        };
+        (range.first <= range.last).then_some(range)
+    }
+}
+
+/// Events that were read, up to the limit of bytes.
+struct Taken {
+    range: EventRange,
+    bytes: usize,
+    events: Vec<(i64, Vec<u8>)>,
+}
+
+impl Taken {
+    fn new(range: EventRange) -> Self {
+        Taken {
+            range,
+            bytes: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Keeps an event of the range. False when the limit is reached and no more can be kept.
+    fn push(&mut self, event_id: i64, event: &[u8]) -> bool {
+        if !(self.range.first..=self.range.last).contains(&event_id) {
+            return true;
+        }
+        if !self.events.is_empty() && self.bytes + event.len() > self.range.max_bytes {
+            return false;
+        }
+        self.bytes += event.len();
+        self.events.push((event_id, event.to_vec()));
+        true
+    }
+}
+
+fn page_id(run_key: i64, event_id: i64) -> Result<i64, StoreError> {
+    if !(0..=MAX_EVENT_ID).contains(&event_id) {
+        return Err(StoreError::Invalid(format!(
+            "event id {event_id} is out of range"
+        )));
+    }
+    Ok((run_key << EVENT_ID_BITS) | event_id)
+}
+
+/// Appends an event with its length (base 128, least significant group first) before it.
+fn push_event(bytes: &mut Vec<u8>, event: &[u8]) {
+    let mut length = event.len();
+    while length >= 0x80 {
+        bytes.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend_from_slice(event);
+}
+
+/// Takes apart what [`push_event`] made.
+fn split_events(mut bytes: &[u8]) -> Result<Vec<&[u8]>, StoreError> {
+    let mut events = Vec::new();
+    while !bytes.is_empty() {
+        let (event, rest) = split_event(bytes)
+            .ok_or_else(|| StoreError::Corrupt("a page of history is damaged".into()))?;
+        events.push(event);
+        bytes = rest;
+    }
+    Ok(events)
+}
+
+fn split_event(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut length = 0_usize;
+    for (index, byte) in bytes.iter().enumerate().take(5) {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return bytes[index + 1..].split_at_checked(length);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn events_survive_the_page(events in prop::collection::vec(
+            prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
+            let mut bytes = Vec::new();
+            for event in &events {
+                push_event(&mut bytes, event);
+            }
+            let split = split_events(&bytes).map_err(|e| TestCaseError::fail(e.to_string()))?;
+            prop_assert_eq!(split, events.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn damaged_pages_are_refused_not_followed(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok(events) = split_events(&bytes) {
+                prop_assert!(events.iter().map(|event| event.len()).sum::<usize>() <= bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_page_is_corrupt() {
+        assert!(matches!(
+            split_events(&[5, 1, 2]),
+            Err(StoreError::Corrupt(_))
+        ));
+        assert!(matches!(
+            split_events(&[0xff; 12]),
+            Err(StoreError::Corrupt(_))
+        ));
+    }
+}

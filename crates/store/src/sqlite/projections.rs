@@ -1,0 +1,231 @@
+//! The writer of the projections.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::{Connection, params};
+
+use super::SqliteOptions;
+use super::connection::{
+    Durability, checkpoint, count_wal_pages, error, execute, from_position, set_durability,
+    transaction,
+};
+use super::dialect::{column_name, extract, is_valid_attribute_name};
+use super::names::Names;
+use super::open::read_position;
+use super::{history, runs, tasks, visibility};
+use crate::filter::ValueType;
+use crate::{ProjectionBatch, RunProjection, StoreError};
+
+/// The writing connection and what is known of the file.
+pub(super) struct Projections {
+    pub(super) connection: Connection,
+    /// As last committed.
+    pub(super) names: Names,
+    position: u64,
+    /// Pages in the write-ahead log as of the last commit.
+    wal_pages: Arc<AtomicU64>,
+    checkpoint_pages: u64,
+}
+
+impl Projections {
+    /// Takes over the writing connection of a file whose schema is up to date.
+    pub(super) fn new(
+        mut connection: Connection,
+        options: &SqliteOptions,
+    ) -> Result<Self, StoreError> {
+        connection
+            .pragma_update(None, "cache_size", -(options.cache_kib as i64))
+            .map_err(error)?;
+        let wal_pages = count_wal_pages(&mut connection, None)?;
+        Ok(Projections {
+            names: Names::load(&connection)?,
+            position: read_position(&connection)?,
+            connection,
+            wal_pages,
+            checkpoint_pages: options.projection_checkpoint_pages,
+        })
+    }
+
+    /// Writes a batch in one transaction.
+    pub(super) fn project(&mut self, batch: &ProjectionBatch) -> Result<(), StoreError> {
+        if batch.position < self.position {
+            return Err(StoreError::Conflict {
+                expected: self.position,
+                found: batch.position,
+            });
+        }
+        let result = self.write(|connection, names| write_batch(connection, names, batch));
+        // After an error only the file knows.
+        self.position = match result {
+            Ok(()) => batch.position,
+            Err(_) => read_position(&self.connection).unwrap_or(self.position),
+        };
+        result
+    }
+
+    /// Moves the write-ahead log into the file once it has grown, or at once if `now`. Gives the
+    /// position up to which projections are durable, if that is known by this.
+    pub(super) fn checkpoint(&self, now: bool) -> Result<Option<u64>, StoreError> {
+        if !now && self.wal_pages.load(Ordering::Relaxed) < self.checkpoint_pages {
+            return Ok(None);
+        }
+        let is_complete = checkpoint(&self.connection)?;
+        if is_complete {
+            self.wal_pages.store(0, Ordering::Relaxed);
+        }
+        Ok(is_complete.then_some(self.position))
+    }
+
+    /// Makes a change that is durable when it returns.
+    pub(super) fn write_durably(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut Names) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        set_durability(&self.connection, Durability::Full)?;
+        let result = self.write(work);
+        set_durability(&self.connection, Durability::Normal)?;
+        result
+    }
+
+    fn write(
+        &mut self,
+        work: impl FnOnce(&Connection, &mut Names) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let names = &mut self.names;
+        let result = transaction(&mut self.connection, |connection| work(connection, names));
+        if result.is_err() {
+            // It may know names that were rolled back.
+            self.names = Names::load(&self.connection)?;
+        }
+        result
+    }
+}
+
+fn write_batch(
+    connection: &Connection,
+    names: &mut Names,
+    batch: &ProjectionBatch,
+) -> Result<(), StoreError> {
+    let current: HashSet<_> = batch
+        .current_runs
+        .iter()
+        .filter_map(|(_, _, run_id)| run_id.as_deref())
+        .collect();
+    let mut with_parents = Vec::new();
+    for projection in &batch.runs {
+        let is_current = current.contains(projection.run.run_id.as_str());
+        let run_key = write_run(connection, names, projection, is_current)?;
+        if !projection.history_parents.is_empty() {
+            with_parents.push((run_key, projection));
+        }
+    }
+    // A parent may be new in this batch too.
+    for (run_key, projection) in with_parents {
+        let namespace_key = names.intern(connection, &projection.run.namespace_id)?;
+        let parents = &projection.history_parents;
+        runs::add_history_parents(connection, namespace_key, run_key, parents)?;
+    }
+    for (namespace_id, workflow_id, run_id) in &batch.current_runs {
+        let namespace_key = names.intern(connection, namespace_id)?;
+        runs::set_current(connection, namespace_key, workflow_id, run_id.as_deref())?;
+    }
+    for run in &batch.deleted {
+        runs::delete(connection, names, run)?;
+    }
+    let sql = "UPDATE meta SET value = ?1 WHERE key = 'position'";
+    execute(connection, sql, [from_position(batch.position)]).map_err(error)?;
+    Ok(())
+}
+
+fn write_run(
+    connection: &Connection,
+    names: &mut Names,
+    projection: &RunProjection,
+    is_current: bool,
+) -> Result<i64, StoreError> {
+    let namespace_key = names.intern(connection, &projection.run.namespace_id)?;
+    let old = runs::find(connection, namespace_key, &projection.run.run_id)?;
+    let is_new_run = old.is_none();
+    let run_key = match old {
+        Some(row) => {
+            if row.has_pending_tasks {
+                tasks::delete(connection, row.run_key)?;
+            }
+            runs::update(connection, &row, projection)?;
+            row.run_key
+        }
+        None => runs::insert(connection, namespace_key, projection, is_current)?,
+    };
+    history::insert(connection, run_key, &projection.history)?;
+    tasks::insert(
+        connection,
+        namespace_key,
+        run_key,
+        &projection.pending_tasks,
+    )?;
+    if let Some(row) = &projection.visibility {
+        visibility::put(connection, names, run_key, is_new_run, projection, row)?;
+    }
+    Ok(run_key)
+}
+
+/// Registers a search attribute: its values get an index, and lists and texts their words.
+pub(super) fn add_search_attribute(
+    connection: &Connection,
+    names: &mut Names,
+    namespace_id: &str,
+    name: &str,
+    value_type: i32,
+) -> Result<(), StoreError> {
+    let value_type = ValueType::from_number(value_type)
+        .ok_or_else(|| StoreError::Invalid(format!("unknown type {value_type} of {name}")))?;
+    if !is_valid_attribute_name(name) {
+        return Err(StoreError::Invalid(format!(
+            "{name:?} cannot be the name of a search attribute"
+        )));
+    }
+    let known = names.attribute(namespace_id, name);
+    let is_word_based = matches!(value_type, ValueType::Text | ValueType::KeywordList);
+    if known.is_some_and(|known| {
+        known.value_type == value_type && (is_word_based || known.column.is_some())
+    }) {
+        return Ok(());
+    }
+    if !is_word_based {
+        add_column(connection, name, value_type)?;
+    }
+    let attribute = names.set_attribute(connection, namespace_id, name, value_type)?;
+    match names.namespace(namespace_id) {
+        Some(namespace) if value_type == ValueType::Text => {
+            visibility::index_existing(connection, namespace, name, attribute.id)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Adds the generated column of an attribute, with its index, if no namespace has it yet.
+fn add_column(
+    connection: &Connection,
+    name: &str,
+    value_type: ValueType,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO attribute_column (name, value_type) VALUES (?1, ?2)
+        ON CONFLICT DO NOTHING";
+    let row = params![name, value_type.number()];
+    if execute(connection, sql, row).map_err(error)? == 0 {
+        return Ok(());
+    }
+    let column = column_name(connection.last_insert_rowid());
+    connection
+        .execute_batch(&format!(
+            "ALTER TABLE visibility
+                ADD COLUMN {column} GENERATED ALWAYS AS ({}) VIRTUAL;
+             CREATE INDEX visibility_{column}
+                ON visibility (space, {column}, sort_close, start_time)
+                WHERE {column} IS NOT NULL;",
+            extract("search_attributes", name)
+        ))
+        .map_err(error)
+}
