@@ -15,7 +15,7 @@ use crate::proto::history::{
     WorkflowExecutionTimedOutEventAttributes, history_event::Attributes,
 };
 use crate::run::{Cx, Run};
-use crate::time::{Span, span, time};
+use crate::time::{Span, time};
 
 impl Run {
     /// Terminates the run, whatever it is doing.

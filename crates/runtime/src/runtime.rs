@@ -156,6 +156,11 @@ impl Runtime {
         (self.0.transitions.load(Ordering::Relaxed), self.committer().groups())
     }
 
+    /// Durable journal rows that are not projected yet.
+    pub fn journal_lag(&self) -> u64 {
+        self.committer().committed().saturating_sub(*self.0.projected.borrow())
+    }
+
     /// Whether the server is shutting down.
     pub fn is_stopping(&self) -> bool {
         *self.0.stopping.borrow()

@@ -39,7 +39,7 @@ pub(crate) enum Condition {
         attribute: Attribute,
         negated: bool,
     },
-    /// For texts: all words of one of the groups occur. Unlike other comparisons, an absent text
+    /// For texts: all terms of one of the groups occur. Unlike other comparisons, an absent text
     /// has no words, and its negation is true.
     HasWords {
         attribute: Attribute,
@@ -66,11 +66,33 @@ pub(crate) struct OrderBy {
     pub(crate) descending: bool,
 }
 
-/// The words of a text: what lies between characters that are neither letters nor digits.
-pub(crate) fn words_of_text(text: &str) -> Vec<String> {
+/// What a text can be found by: its words, and its pairs of neighbouring words.
+pub(crate) fn terms_of_text(text: &str) -> Vec<String> {
+    let mut terms = words(text);
+    terms.extend(pairs(&terms));
+    terms
+}
+
+/// The terms that a text has if it contains these words one after the other. (It may also have
+/// them without, if there are more than two words and it has the pairs in different places.)
+fn terms_of_phrase(phrase: &str) -> Vec<String> {
+    let words = words(phrase);
+    if words.len() > 1 {
+        pairs(&words)
+    } else {
+        words
+    }
+}
+
+/// What lies between characters that are neither letters nor digits.
+fn words(text: &str) -> Vec<String> {
     let words = text.split(|character: char| !character.is_alphanumeric());
     let words = words.filter(|word| !word.is_empty());
     words.map(str::to_lowercase).collect()
+}
+
+fn pairs(words: &[String]) -> Vec<String> {
+    words.windows(2).map(|pair| pair.join(" ")).collect()
 }
 
 /// Makes a filter of what was read.
@@ -262,7 +284,7 @@ fn compare(
             let groups: Vec<_> = text
                 .split(' ')
                 .filter(|token| !token.is_empty())
-                .map(words_of_text)
+                .map(terms_of_phrase)
                 .collect();
             if groups.is_empty() {
                 return Err(FilterError::invalid(format!(

@@ -18,7 +18,7 @@ mod values;
 pub use attributes::{AttributeTypes, PREDEFINED_ATTRIBUTES, SYSTEM_ATTRIBUTES, ValueType};
 
 pub(crate) use attributes::{Attribute, Field};
-pub(crate) use check::{Comparison, Condition, OrderBy, words_of_text};
+pub(crate) use check::{Comparison, Condition, OrderBy, terms_of_text};
 pub(crate) use values::Value;
 
 /// Why a filter was refused. The message is for the client and reads as Temporal's does.

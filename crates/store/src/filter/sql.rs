@@ -260,7 +260,7 @@ impl<'a> Sql<'a> {
             _ => return Access::None,
         };
         let is_ordered = match &attribute.field {
-            Field::ExecutionStatus | Field::WorkflowType => is_equality,
+            Field::ExecutionStatus | Field::WorkflowType | Field::TaskQueue => is_equality,
             Field::Named(_) if attribute.value_type == ValueType::KeywordList => false,
             Field::Named(name) if self.dialect.is_indexed(name, attribute.value_type) => {
                 is_equality

@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use super::connection::error;
 use super::dialect::SqliteDialect;
-use super::names::Namespace;
-use super::plan::{Purpose, plan};
+use super::plan::{Purpose, Search, plan};
 use super::visibility;
 use crate::filter::Filter;
 use crate::filter::sql::{Parameter, Sql};
@@ -34,13 +33,12 @@ struct Term {
 
 /// Reads one page.
 pub(super) fn page(
-    connection: &Connection,
-    namespace: &Namespace,
+    search: Search<'_>,
     query: &VisibilityQuery,
 ) -> Result<VisibilityPage, StoreError> {
     // All steps must see the same rows.
-    let snapshot = connection.unchecked_transaction().map_err(error)?;
-    let (text, parameters, columns) = statement(&snapshot, namespace, query)?;
+    let snapshot = search.connection.unchecked_transaction().map_err(error)?;
+    let (text, parameters, columns) = statement(search, query)?;
     let mut keys = select_keys(&snapshot, &text, parameters, columns)?;
     let has_more = keys.len() > query.page_size;
     keys.truncate(query.page_size);
@@ -60,21 +58,16 @@ pub(super) fn page(
 
 /// The statement that finds the keys of a page's rows, with the values that they are sorted by,
 /// and one row more, which tells whether there is another page. Gives the number of columns too.
-fn statement(
-    connection: &Connection,
-    namespace: &Namespace,
+pub(super) fn statement(
+    search: Search<'_>,
     query: &VisibilityQuery,
 ) -> Result<(String, Vec<Parameter>, usize), StoreError> {
-    let dialect = SqliteDialect { namespace };
+    let dialect = SqliteDialect {
+        namespace: search.namespace,
+    };
     let mut sql = Sql::new(&dialect);
     let terms = terms(&sql, &query.filter);
-    let mut plan = plan(
-        connection,
-        namespace,
-        &query.filter,
-        Purpose::List,
-        &mut sql,
-    )?;
+    let mut plan = plan(search, &query.filter, Purpose::List, &mut sql)?;
     if let Some(cursor) = &query.cursor {
         let values = decode_cursor(cursor, terms.len())?;
         plan.conditions.push(after(&mut sql, &terms, values));
@@ -94,26 +87,13 @@ fn statement(
 }
 
 /// Counts rows, in total and by status if the filter says so.
-pub(super) fn count(
-    connection: &Connection,
-    namespace: &Namespace,
-    filter: &Filter,
-) -> Result<VisibilityCount, StoreError> {
-    let dialect = SqliteDialect { namespace };
-    let mut sql = Sql::new(&dialect);
-    let plan = plan(connection, namespace, filter, Purpose::Count, &mut sql)?;
-    let (source, conditions) = (plan.source, plan.conditions.join(" AND "));
-    let text = if filter.groups_by_status() {
-        format!(
-            "SELECT v.status, count(*) FROM {source} WHERE {conditions} \
-             GROUP BY v.status ORDER BY v.status"
-        )
-    } else {
-        format!("SELECT 0, count(*) FROM {source} WHERE {conditions}")
-    };
-    let mut statement = connection.prepare_cached(&text).map_err(error)?;
+pub(super) fn count(search: Search<'_>, filter: &Filter) -> Result<VisibilityCount, StoreError> {
+    // The plan and the count must see the same rows.
+    let snapshot = search.connection.unchecked_transaction().map_err(error)?;
+    let (text, parameters) = count_statement(search, filter)?;
+    let mut statement = snapshot.prepare_cached(&text).map_err(error)?;
     let rows = statement
-        .query_map(params_from_iter(sql.into_parameters()), |row| {
+        .query_map(params_from_iter(parameters), |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .map_err(error)?;
@@ -126,6 +106,28 @@ pub(super) fn count(
             Vec::new()
         },
     })
+}
+
+/// The statement that counts rows by status, or all of them.
+pub(super) fn count_statement(
+    search: Search<'_>,
+    filter: &Filter,
+) -> Result<(String, Vec<Parameter>), StoreError> {
+    let dialect = SqliteDialect {
+        namespace: search.namespace,
+    };
+    let mut sql = Sql::new(&dialect);
+    let plan = plan(search, filter, Purpose::Count, &mut sql)?;
+    let (source, conditions) = (plan.source, plan.conditions.join(" AND "));
+    let text = if filter.groups_by_status() {
+        format!(
+            "SELECT v.status, count(*) FROM {source} WHERE {conditions} \
+             GROUP BY v.status ORDER BY v.status"
+        )
+    } else {
+        format!("SELECT 0, count(*) FROM {source} WHERE {conditions}")
+    };
+    Ok((text, sql.into_parameters()))
 }
 
 /// The order, which always ends with the run's key so that no two rows are equal.

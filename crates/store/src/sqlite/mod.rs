@@ -35,6 +35,7 @@ use connection::{Readers, blocking, lock};
 use history::EventRange;
 use journal::Journal;
 use names::{Names, Namespace};
+use plan::Search;
 use projections::Projections;
 
 /// How the files are used. The defaults are what was measured to be best.
@@ -54,6 +55,9 @@ pub struct SqliteOptions {
     pub projection_checkpoint_pages: u64,
     /// Memory for pages of the projections' writing connection.
     pub cache_kib: u32,
+    /// If a condition of a filter is satisfied by so many runs or fewer, these are read and sorted;
+    /// otherwise runs are read in the order in which they are shown.
+    pub few_keys: u32,
 }
 
 impl Default for SqliteOptions {
@@ -65,6 +69,7 @@ impl Default for SqliteOptions {
             journal_autocheckpoint_pages: 4_000,
             projection_checkpoint_pages: 4_000,
             cache_kib: 64 * 1024,
+            few_keys: 10_000,
         }
     }
 }
@@ -81,6 +86,7 @@ struct Inner {
     projections: Mutex<Option<Projections>>,
     /// None in memory, where the writer's connection is the only one.
     readers: Option<Readers>,
+    few_keys: i64,
     /// What readers go by: the writer's names as of its last commit.
     names: RwLock<Names>,
     /// Held for as long as the files are open.
@@ -110,6 +116,7 @@ impl SqliteStore {
             projections: Mutex::new(Some(projections)),
             readers: path.map(|path| Readers::new(path.to_owned())),
             lock: Mutex::new(files.lock),
+            few_keys: options.few_keys.into(),
             path: path.map(Path::to_owned),
         };
         Ok(SqliteStore {
@@ -376,8 +383,14 @@ impl Store for SqliteStore {
         }
         let namespace_id = query.namespace_id.clone();
         let absent = VisibilityPage::default();
+        let few_keys = self.inner.few_keys;
         self.read_namespace(&namespace_id, absent, move |connection, namespace| {
-            list::page(connection, namespace, &query)
+            let search = Search {
+                connection,
+                namespace,
+                few_keys,
+            };
+            list::page(search, &query)
         })
         .await
     }
@@ -388,8 +401,14 @@ impl Store for SqliteStore {
         filter: Filter,
     ) -> Result<VisibilityCount, StoreError> {
         let absent = VisibilityCount::default();
+        let few_keys = self.inner.few_keys;
         self.read_namespace(namespace_id, absent, move |connection, namespace| {
-            list::count(connection, namespace, &filter)
+            let search = Search {
+                connection,
+                namespace,
+                few_keys,
+            };
+            list::count(search, &filter)
         })
         .await
     }

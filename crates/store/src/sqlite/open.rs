@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::SqliteOptions;
-use super::connection::{Durability, error, open_writer, to_position};
+use super::connection::{Durability, checkpoint, error, open_writer, to_position};
 use super::journal::read_ends;
 use super::schema::{self, FileState};
 use crate::StoreError;
@@ -61,7 +61,23 @@ pub(super) fn open(path: Option<&Path>, options: &SqliteOptions) -> Result<OpenF
         projections,
     };
     files.prepare()?;
+    if let Some(path) = path {
+        // Durable before the first append is: a journal with rows and no projections to go with
+        // it would be refused.
+        checkpoint(&files.projections)?;
+        sync_directory(path)?;
+    }
     Ok(files)
+}
+
+/// Makes sure that new files are found again after a power failure.
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let synced = File::open(parent).and_then(|directory| directory.sync_all());
+    synced.map_err(|failure| {
+        StoreError::SyncFailed(format!("the directory {}: {failure}", parent.display()))
+    })
 }
 
 fn take_lock(path: &Path) -> Result<File, StoreError> {

@@ -15,9 +15,6 @@ use crate::StoreError;
 use crate::filter::sql::{Access, Parameter, Sql};
 use crate::filter::{Attribute, Condition, Field, Filter, ValueType};
 
-/// So many keys are few: reading their rows and sorting takes some milliseconds.
-const FEW: i64 = 10_000;
-
 /// So many are few enough to look no further.
 const VERY_FEW: i64 = 100;
 
@@ -36,16 +33,25 @@ pub(super) enum Purpose {
     Count,
 }
 
+/// Where rows are searched, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Search<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) namespace: &'a Namespace,
+    /// So many keys are few.
+    pub(super) few_keys: i64,
+}
+
 /// Decides how to find the rows of a filter.
 pub(super) fn plan(
-    connection: &Connection,
-    namespace: &Namespace,
+    search: Search<'_>,
     filter: &Filter,
     purpose: Purpose,
     sql: &mut Sql<'_>,
 ) -> Result<Plan, StoreError> {
+    let namespace = search.namespace;
     let conjuncts = conjuncts(filter);
-    let choice = choose(connection, namespace, filter, &conjuncts, purpose)?;
+    let choice = choose(search, filter, &conjuncts, purpose)?;
     let in_space = in_space(sql, namespace, filter);
     let mut conditions = vec![in_space.clone()];
     for condition in &conjuncts {
@@ -97,13 +103,14 @@ impl Choice<'_> {
 }
 
 fn choose<'a>(
-    connection: &Connection,
-    namespace: &Namespace,
+    search: Search<'_>,
     filter: &Filter,
     conjuncts: &[&'a Condition],
     purpose: Purpose,
 ) -> Result<Choice<'a>, StoreError> {
-    let dialect = SqliteDialect { namespace };
+    let dialect = SqliteDialect {
+        namespace: search.namespace,
+    };
     let candidates: Vec<_> = conjuncts
         .iter()
         .map(|condition| (*condition, Sql::new(&dialect).access(condition)))
@@ -123,7 +130,7 @@ fn choose<'a>(
     }
     let mut best: Option<(&Condition, Access, i64)> = None;
     for (condition, access) in candidates {
-        let keys = count_keys(connection, namespace, filter, condition)?;
+        let keys = count_keys(search, filter, condition)?;
         let is_better = match best {
             None => true,
             Some((_, Access::Keys, fewest)) if access == Access::Ordered => keys <= fewest,
@@ -138,7 +145,7 @@ fn choose<'a>(
     }
     Ok(match best {
         Some((condition, Access::Ordered, _)) => Choice::Ordered(condition),
-        Some((condition, _, keys)) if keys <= FEW => Choice::Keys(condition),
+        Some((condition, _, keys)) if keys <= search.few_keys => Choice::Keys(condition),
         _ if purpose == Purpose::Count => Choice::LeftToSqlite,
         _ => Choice::NoneOf,
     })
@@ -157,16 +164,20 @@ fn has_index_elsewhere(condition: &Condition) -> bool {
 
 /// How many keys a condition has, as far as it matters.
 fn count_keys(
-    connection: &Connection,
-    namespace: &Namespace,
+    search: Search<'_>,
     filter: &Filter,
     condition: &Condition,
 ) -> Result<i64, StoreError> {
+    let Search {
+        connection,
+        namespace,
+        few_keys,
+    } = search;
     let dialect = SqliteDialect { namespace };
     let mut sql = Sql::new(&dialect);
     let in_space = in_space(&mut sql, namespace, filter);
     let keys = sql.keys(condition, &in_space);
-    let limit = sql.bind(Parameter::Int(FEW + 1));
+    let limit = sql.bind(Parameter::Int(few_keys.saturating_add(1)));
     let text = format!("SELECT count(*) FROM (SELECT 1 FROM ({keys}) LIMIT {limit})");
     let mut statement = connection.prepare_cached(&text).map_err(error)?;
     statement

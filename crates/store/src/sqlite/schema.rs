@@ -150,6 +150,7 @@ CREATE INDEX visibility_status ON visibility (space, status, sort_close, start_t
 CREATE INDEX visibility_type ON visibility (space, workflow_type, sort_close, start_time);
 CREATE INDEX visibility_status_type
     ON visibility (space, status, workflow_type, sort_close, start_time);
+CREATE INDEX visibility_task_queue ON visibility (space, task_queue, sort_close, start_time);
 CREATE INDEX visibility_parent_workflow_id
     ON visibility (space, parent_workflow_id) WHERE parent_workflow_id IS NOT NULL;
 CREATE INDEX visibility_parent_run_id

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::connection::{error, execute};
 use super::names::{Names, Namespace};
 use crate::filter::sql::OPEN;
-use crate::filter::{ValueType, words_of_text};
+use crate::filter::{ValueType, terms_of_text};
 use crate::{RunProjection, StoreError, VisibilityRow};
 
 /// Name of the attribute that puts a run into a namespace division.
@@ -235,7 +235,7 @@ fn delete_words(
         };
         // Of both kinds: the attribute's type may have changed since.
         let mut words = words_of_list(value);
-        words.extend(value.as_str().map(words_of_text).unwrap_or_default());
+        words.extend(value.as_str().map(terms_of_text).unwrap_or_default());
         for word in words {
             let sql = "DELETE FROM word WHERE attribute_id = ?1 AND value = ?2 AND run_key = ?3";
             execute(connection, sql, params![attribute.id, word, run_key]).map_err(error)?;
@@ -255,7 +255,7 @@ fn insert_words(
         let known = names.attribute(namespace_id, name);
         let words = match (value, known.map(|attribute| attribute.value_type)) {
             (Value::Array(_), _) => words_of_list(value),
-            (Value::String(text), Some(ValueType::Text)) => words_of_text(text),
+            (Value::String(text), Some(ValueType::Text)) => terms_of_text(text),
             _ => continue,
         };
         let attribute_id = names.intern_attribute(connection, namespace_id, name)?;
@@ -295,7 +295,7 @@ pub(super) fn index_existing(
     let mut rows = statement.query(spaces).map_err(error)?;
     while let Some(row) = rows.next().map_err(error)? {
         let text: Option<String> = row.get(1).map_err(error)?;
-        let words = text.as_deref().map(words_of_text).unwrap_or_default();
+        let words = text.as_deref().map(terms_of_text).unwrap_or_default();
         put_words(connection, attribute_id, row.get(0).map_err(error)?, &words)?;
     }
     Ok(())

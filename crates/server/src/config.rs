@@ -1,0 +1,215 @@
+//! Configuration: a TOML file, or the flags of `steadfast dev`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use steadfast_engine::Limits;
+use steadfast_engine::time::SECOND;
+use steadfast_runtime::Settings;
+
+/// Everything that a server is started with.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where HTTP is served; none for nowhere.
+    pub http: Option<SocketAddr>,
+    /// The store.
+    pub store: StoreConfig,
+    /// Namespaces that are made at the start if they are not there.
+    pub namespaces: Vec<NamespaceConfig>,
+    /// Limits that clients see.
+    pub limits: LimitsConfig,
+    /// What is logged.
+    pub log: LogConfig,
+    /// Allows to serve other machines although nobody is authenticated.
+    pub insecure: bool,
+    /// Threads that serve requests; 0 for as many as there are cores.
+    pub threads: usize,
+}
+
+/// The store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Path of the SQLite file, or `:memory:`.
+    pub path: PathBuf,
+    /// Further SQLite pragmas.
+    pub pragmas: BTreeMap<String, String>,
+    /// Workflows kept in memory; idle ones beyond it are let go.
+    pub live_workflows: usize,
+}
+
+/// A namespace to make.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NamespaceConfig {
+    /// Its name.
+    pub name: String,
+    /// How long its closed runs are kept, in hours.
+    #[serde(default = "default_retention_hours")]
+    pub retention_hours: u64,
+    /// Custom search attributes: name and type (Text, Keyword, Int, Double, Bool, Datetime,
+    /// KeywordList).
+    #[serde(default)]
+    pub search_attributes: BTreeMap<String, String>,
+}
+
+/// Limits that clients see. What is left out keeps its default.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Largest payloads of one request or command, in bytes.
+    pub blob_bytes: Option<usize>,
+    /// Largest memo, in bytes.
+    pub memo_bytes: Option<usize>,
+    /// Most events of one run.
+    pub history_events: Option<i64>,
+    /// Largest history of one run, in bytes.
+    pub history_bytes: Option<i64>,
+    /// Number of events from which on continue-as-new is suggested.
+    pub suggest_history_events: Option<i64>,
+    /// Bytes of history from which on continue-as-new is suggested.
+    pub suggest_history_bytes: Option<i64>,
+    /// Most activities, children, signals and cancels of other workflows pending at once, each.
+    pub pending: Option<usize>,
+    /// Most signals of one run.
+    pub signals: Option<i64>,
+    /// How long a poll waits for a task, in seconds.
+    pub long_poll_seconds: Option<u64>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `never`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: String,
+}
+
+fn default_retention_hours() -> u64 {
+    72
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        Self {
+            grpc: SocketAddr::new(local, 7233),
+            http: Some(SocketAddr::new(local, 8233)),
+            store: StoreConfig::default(),
+            namespaces: vec![NamespaceConfig::named("default")],
+            limits: LimitsConfig::default(),
+            log: LogConfig::default(),
+            insecure: false,
+            threads: 0,
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("steadfast.db"),
+            pragmas: BTreeMap::new(),
+            live_workflows: Settings::default().live_workflows,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into(), format: "text".into() }
+    }
+}
+
+impl NamespaceConfig {
+    /// A namespace with this name and nothing special.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            retention_hours: default_retention_hours(),
+            search_attributes: BTreeMap::new(),
+        }
+    }
+
+    /// Retention in nanoseconds.
+    pub fn retention(&self) -> i64 {
+        i64::try_from(self.retention_hours).unwrap_or(i64::MAX).saturating_mul(3600 * SECOND)
+    }
+}
+
+impl Config {
+    /// Reads a TOML file's text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Refuses what must not be started.
+    pub fn check(&self) -> Result<(), String> {
+        let addresses = [Some(self.grpc), self.http];
+        let open = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback());
+        match open {
+            Some(address) if !self.insecure => Err(format!(
+                "{address} can be reached by other machines, but nobody is authenticated: serve a loopback address, or say insecure"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The runtime's settings.
+    pub fn settings(&self) -> Settings {
+        let of = &self.limits;
+        let default = Limits::default();
+        let limits = Limits {
+            blob_bytes: of.blob_bytes.unwrap_or(default.blob_bytes),
+            memo_bytes: of.memo_bytes.unwrap_or(default.memo_bytes),
+            history_events: of.history_events.unwrap_or(default.history_events),
+            history_bytes: of.history_bytes.unwrap_or(default.history_bytes),
+            suggest_history_events: of.suggest_history_events.unwrap_or(default.suggest_history_events),
+            suggest_history_bytes: of.suggest_history_bytes.unwrap_or(default.suggest_history_bytes),
+            pending: of.pending.unwrap_or(default.pending),
+            signals: of.signals.unwrap_or(default.signals),
+            ..default
+        };
+        let defaults = Settings::default();
+        Settings {
+            limits,
+            live_workflows: self.store.live_workflows,
+            long_poll: of.long_poll_seconds.map_or(defaults.long_poll, Duration::from_secs),
+            ..defaults
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        let config = Config::parse("").expect("an empty file is fine");
+        assert_eq!(config.grpc.port(), 7233);
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_their_name() {
+        let error = Config::parse("[store]\npaht = 'x'").expect_err("a typo is refused");
+        assert!(error.contains("paht"), "{error}");
+    }
+
+    #[test]
+    fn other_machines_are_served_only_when_that_is_spelt_out() {
+        let mut config = Config::parse("grpc = '0.0.0.0:7233'").expect("parses");
+        assert!(config.check().is_err());
+        config.insecure = true;
+        assert!(config.check().is_ok());
+    }
+}

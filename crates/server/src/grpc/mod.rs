@@ -1,0 +1,81 @@
+//! The gRPC services. One file per group of methods; a handler converts, calls, converts back.
+
+mod namespaces;
+mod operator;
+mod operator_service;
+mod status;
+mod system;
+mod task_queues;
+mod visibility;
+mod workers;
+mod workflow_service;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use steadfast_runtime::{Permit, Runtime};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use status::status;
+use workers::WorkerRegistry;
+
+/// How a caller was authenticated where nothing is configured for it.
+const UNAUTHENTICATED: &str = "unauthenticated";
+
+/// What every service is made of.
+#[derive(Clone)]
+pub struct Service {
+    runtime: Runtime,
+    workers: Arc<WorkerRegistry>,
+}
+
+impl Service {
+    /// The services of a runtime.
+    pub fn new(runtime: Runtime) -> Self {
+        Self { runtime, workers: Arc::default() }
+    }
+
+    /// Decides whether a caller may make a call. Without authentication configured everybody may,
+    /// and is recorded under the identity that they claim.
+    fn admit(&self, call: &str, identity: &str) -> Result<Permit, Status> {
+        Ok(Permit::granted(call, identity.to_owned(), UNAUTHENTICATED.to_owned()))
+    }
+}
+
+/// How long the caller waits, by the `grpc-timeout` header (gRPC over HTTP/2, "Requests").
+fn deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let header = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.checked_mul(3600)?)),
+        "M" => Some(Duration::from_secs(amount.checked_mul(60)?)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeout_header_has_a_unit_and_at_most_eight_digits() {
+        let parse = |value: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", tonic::metadata::MetadataValue::from_static(value));
+            deadline(&metadata)
+        };
+        assert_eq!(parse("10S"), Some(Duration::from_secs(10)));
+        assert_eq!(parse("1500m"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse("2H"), Some(Duration::from_secs(7200)));
+        for nonsense in ["", "S", "10", "10x", "-1S", "99999999999999999999H"] {
+            assert_eq!(parse(nonsense), None, "{nonsense:?}");
+        }
+        assert_eq!(deadline(&MetadataMap::new()), None);
+    }
+}
