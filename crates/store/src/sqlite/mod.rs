@@ -12,6 +12,8 @@ mod list;
 mod names;
 mod open;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod projections;
 mod records;
 mod runs;
