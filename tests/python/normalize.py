@@ -36,6 +36,8 @@ DROPPED = {
     "deploymentTransition",
     "expirationTime",
     "workflowExecutionExpirationTime",
+    "complete_time",
+    "original_schedule_time",
 }
 # Worth knowing that it is there, but its value differs each time.
 MASKED = {"identity", "requestId", "lastHeartbeatTime", "encodedAttributes", "requestIds"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 import traceback
@@ -50,6 +51,8 @@ async def main() -> int:
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
+    # Activities that fail on purpose are not news.
+    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     client = await Client.connect(options.address)
     HISTORIES.mkdir(exist_ok=True)
     results = [await record(client, name, options.runs) for name in options.names or SCENARIOS]

@@ -296,15 +296,16 @@ impl Run {
                 priority: merge(self.state.priority.as_ref(), initiated.priority.as_ref()),
                 ..Default::default()
             },
-            user_metadata: self.user_metadata_of(initiated_event_id),
+            user_metadata: child.user_metadata.clone(),
         })
     }
 
     pub(crate) fn apply_child_initiated(
         &mut self,
-        id: i64,
+        event: &HistoryEvent,
         attributes: &StartChildWorkflowExecutionInitiatedEventAttributes,
     ) {
+        let id = event.event_id;
         self.state.children.insert(
             id,
             Child {
@@ -312,6 +313,7 @@ impl Run {
                 request_id: self.request_id_of(id),
                 started_event_id: 0,
                 run_id: String::new(),
+                user_metadata: event.user_metadata.clone(),
             },
         );
     }
@@ -331,6 +333,7 @@ impl Run {
             .map(|execution| execution.run_id.clone())
             .unwrap_or_default();
         if let Some(initiated) = &mut child.initiated {
+            child.user_metadata = None;
             initiated.input = None;
             initiated.header = None;
         }
@@ -378,12 +381,6 @@ impl Run {
             .children
             .get(&initiated_event_id)
             .filter(|child| !child.is_started() && self.state.is_running())
-    }
-
-    /// Summary and details that came with a command, as long as its event is at hand.
-    fn user_metadata_of(&self, event_id: i64) -> Option<UserMetadata> {
-        let (_, bytes) = self.tail.iter().find(|(id, _)| *id == event_id)?;
-        HistoryEvent::decode(bytes.clone()).ok()?.user_metadata
     }
 
     /// The initiated event, with defaults for what the command leaves open.

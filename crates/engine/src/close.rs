@@ -36,6 +36,28 @@ impl Run {
         Ok(())
     }
 
+    /// Ends what has grown beyond the limits: a run with too long a history is terminated, a workflow
+    /// task during which too much happened is failed, so that the worker sees it.
+    pub fn enforce_limits(&mut self, cx: &mut Cx<'_>) {
+        if !self.has_steps() || !self.state.is_running() {
+            return;
+        }
+        let limits = cx.limits;
+        let reason = if self.state.next_event_id - 1 > limits.history_events {
+            "Workflow history count exceeds limit."
+        } else if self.state.history_bytes > limits.history_bytes {
+            "Workflow history size exceeds limit."
+        } else {
+            if self.state.buffered.len() > limits.buffered_events {
+                self.fail_task_of_closing_run(cx);
+                self.schedule_workflow_task(cx);
+            }
+            return;
+        };
+        // It runs, so it can be terminated.
+        let _ = self.terminate(cx, reason.into(), None, "steadfast".into(), Vec::new());
+    }
+
     /// The run, or its whole chain, is out of time.
     pub(crate) fn time_out(&mut self, cx: &mut Cx<'_>) {
         self.fail_task_of_closing_run(cx);

@@ -371,7 +371,7 @@ impl Run {
             A::WorkflowExecutionSignaledEventAttributes(a) => self.apply_signaled(id, a),
             A::WorkflowExecutionCancelRequestedEventAttributes(_) => self.state.cancel_requested = true,
             A::StartChildWorkflowExecutionInitiatedEventAttributes(a) => {
-                self.apply_child_initiated(id, a);
+                self.apply_child_initiated(event, a);
             }
             A::ChildWorkflowExecutionStartedEventAttributes(a) => self.apply_child_started(id, a),
             A::StartChildWorkflowExecutionFailedEventAttributes(a) => {

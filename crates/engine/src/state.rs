@@ -331,6 +331,9 @@ pub struct Child {
     /// Its (first) run id, once started.
     #[prost(string, tag = "4")]
     pub run_id: String,
+    /// Summary and details, until it is started.
+    #[prost(message, optional, tag = "5")]
+    pub user_metadata: Option<sdk::UserMetadata>,
 }
 
 /// A signal to another workflow that is under way.

@@ -34,6 +34,8 @@ pub enum Delivery {
     Activity(Box<ActivityHandout>),
     /// A query on its own.
     Query(Box<QueryHandout>),
+    /// Nothing: the poll is over, because its worker says good-bye.
+    Nothing,
 }
 
 impl Delivery {

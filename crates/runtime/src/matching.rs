@@ -354,10 +354,16 @@ impl Matching {
     pub fn release_worker(&self, worker_instance_key: &str) {
         let queues: Vec<_> = self.queues.lock().values().cloned().collect();
         for queue in queues {
-            queue
-                .lock()
-                .pollers
-                .retain(|waiting| waiting.info.worker_instance_key != worker_instance_key);
+            let mut queue = queue.lock();
+            let (gone, kept) = std::mem::take(&mut queue.pollers)
+                .into_iter()
+                .partition(|waiting| waiting.info.worker_instance_key == worker_instance_key);
+            queue.pollers = kept;
+            let gone: VecDeque<Waiting> = gone;
+            for waiting in gone {
+                // A poll that ended by itself needs no answer.
+                let _ = waiting.sender.send(Delivery::Nothing);
+            }
         }
     }
 

@@ -103,6 +103,9 @@ impl Runtime {
         );
         wake_what_is_due(workflow, &mut cx);
         let result = decide(workflow, &mut cx);
+        for live in workflow.runs.values_mut() {
+            live.run.enforce_limits(&mut cx);
+        }
         let seq = self.record(key, workflow, cx);
         Decided { result, seq, was_dirty }
     }

@@ -234,7 +234,7 @@ async fn what_a_killed_process_had_written_is_there() {
 async fn projections_that_a_power_failure_took_are_still_in_the_journal() {
     let directory = tempfile::tempdir().expect("a directory");
     let options = SqliteOptions {
-        projection_checkpoint_pages: 40,
+        projection_checkpoint_pages: 100,
         ..SqliteOptions::default()
     };
     let path = directory.path().join("steadfast.db");

@@ -10,7 +10,7 @@ use steadfast_engine::proto::workflowservice::{
 use tokio::time::Instant;
 
 use crate::calls::validate;
-use crate::error::{Result, RuntimeError};
+use crate::error::Result;
 use crate::handout::Delivery;
 use crate::matching::{Polled, PollerInfo, QueueKey, QueueKind};
 use crate::permit::Permit;
@@ -129,13 +129,9 @@ impl Runtime {
                         () = self.stopping() => return Ok(None),
                     };
                     drop(ticket);
-                    match received {
-                        Ok(delivery) => return Ok(Some(delivery)),
-                        // The task that was meant for it is gone, or its worker says good-bye.
-                        Err(_) if !info.worker_instance_key.is_empty() && Instant::now() >= until => {
-                            return Ok(None);
-                        }
-                        Err(_) => {}
+                    // An error says that the task that was meant for this poll is gone.
+                    if let Ok(delivery) = received {
+                        return Ok(Some(delivery));
                     }
                 }
             }
@@ -149,9 +145,4 @@ impl Runtime {
     pub fn queue_view(&self, queue: &QueueKey) -> crate::matching::QueueView {
         self.0.matching.view(queue)
     }
-}
-
-/// A poll's error where the server is stopping.
-pub fn stopping() -> RuntimeError {
-    RuntimeError::Unavailable("the server is shutting down".into())
 }

@@ -1,7 +1,173 @@
-use steadfast_engine::proto::{workflowservice::*, operatorservice::*}; use steadfast_runtime::{Permit, Runtime, RuntimeError};
-pub(crate) async fn list(_r: &Runtime, _p: &Permit, _q: ListWorkflowExecutionsRequest) -> Result<ListWorkflowExecutionsResponse, RuntimeError> { Ok(Default::default()) }
-pub(crate) async fn scan(_r: &Runtime, _p: &Permit, _q: ScanWorkflowExecutionsRequest) -> Result<ScanWorkflowExecutionsResponse, RuntimeError> { Ok(Default::default()) }
-pub(crate) async fn list_open(_r: &Runtime, _p: &Permit, _q: ListOpenWorkflowExecutionsRequest) -> Result<ListOpenWorkflowExecutionsResponse, RuntimeError> { Ok(Default::default()) }
-pub(crate) async fn list_closed(_r: &Runtime, _p: &Permit, _q: ListClosedWorkflowExecutionsRequest) -> Result<ListClosedWorkflowExecutionsResponse, RuntimeError> { Ok(Default::default()) }
-pub(crate) async fn count(_r: &Runtime, _p: &Permit, _q: CountWorkflowExecutionsRequest) -> Result<CountWorkflowExecutionsResponse, RuntimeError> { Ok(Default::default()) }
-pub(crate) async fn search_attributes(_r: &Runtime, _p: &Permit, _q: GetSearchAttributesRequest) -> Result<GetSearchAttributesResponse, RuntimeError> { Ok(Default::default()) }
+//! Lists and counts.
+
+use std::collections::HashMap;
+
+use steadfast_engine::proto::common::Payload;
+use steadfast_engine::proto::enums::WorkflowExecutionStatus;
+use steadfast_engine::proto::filter::StartTimeFilter;
+use steadfast_engine::proto::workflowservice::{
+    CountWorkflowExecutionsRequest, CountWorkflowExecutionsResponse, GetSearchAttributesRequest,
+    GetSearchAttributesResponse, ListClosedWorkflowExecutionsRequest,
+    ListClosedWorkflowExecutionsResponse, ListOpenWorkflowExecutionsRequest,
+    ListOpenWorkflowExecutionsResponse, ListWorkflowExecutionsRequest,
+    ListWorkflowExecutionsResponse, ScanWorkflowExecutionsRequest, ScanWorkflowExecutionsResponse,
+    count_workflow_executions_response::AggregationGroup, list_closed_workflow_executions_request,
+    list_open_workflow_executions_request,
+};
+use steadfast_runtime::{Permit, Runtime, RuntimeError};
+
+pub(crate) async fn list(
+    runtime: &Runtime,
+    _permit: &Permit,
+    request: ListWorkflowExecutionsRequest,
+) -> Result<ListWorkflowExecutionsResponse, RuntimeError> {
+    let namespace = runtime.namespaces().by_name(&request.namespace)?;
+    let (executions, next_page_token) = runtime
+        .list_runs(&namespace, &request.query, request.page_size, &request.next_page_token)
+        .await?;
+    Ok(ListWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+pub(crate) async fn scan(
+    runtime: &Runtime,
+    _permit: &Permit,
+    request: ScanWorkflowExecutionsRequest,
+) -> Result<ScanWorkflowExecutionsResponse, RuntimeError> {
+    let namespace = runtime.namespaces().by_name(&request.namespace)?;
+    let (executions, next_page_token) = runtime
+        .list_runs(&namespace, &request.query, request.page_size, &request.next_page_token)
+        .await?;
+    Ok(ScanWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+pub(crate) async fn list_open(
+    runtime: &Runtime,
+    _permit: &Permit,
+    request: ListOpenWorkflowExecutionsRequest,
+) -> Result<ListOpenWorkflowExecutionsResponse, RuntimeError> {
+    use list_open_workflow_executions_request::Filters;
+    let namespace = runtime.namespaces().by_name(&request.namespace)?;
+    let mut terms = vec!["ExecutionStatus = 'Running'".to_owned()];
+    terms.extend(time_terms("StartTime", request.start_time_filter));
+    match request.filters {
+        Some(Filters::ExecutionFilter(filter)) => {
+            terms.extend(execution_terms(&filter.workflow_id, &filter.run_id));
+        }
+        Some(Filters::TypeFilter(filter)) => terms.push(format!("WorkflowType = {}", quote(&filter.name))),
+        None => {}
+    }
+    let (executions, next_page_token) = runtime
+        .list_runs(&namespace, &terms.join(" AND "), request.maximum_page_size, &request.next_page_token)
+        .await?;
+    Ok(ListOpenWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+pub(crate) async fn list_closed(
+    runtime: &Runtime,
+    _permit: &Permit,
+    request: ListClosedWorkflowExecutionsRequest,
+) -> Result<ListClosedWorkflowExecutionsResponse, RuntimeError> {
+    use list_closed_workflow_executions_request::Filters;
+    let namespace = runtime.namespaces().by_name(&request.namespace)?;
+    let mut terms = vec!["ExecutionStatus != 'Running'".to_owned()];
+    terms.extend(time_terms("CloseTime", request.start_time_filter));
+    match request.filters {
+        Some(Filters::ExecutionFilter(filter)) => {
+            terms.extend(execution_terms(&filter.workflow_id, &filter.run_id));
+        }
+        Some(Filters::TypeFilter(filter)) => terms.push(format!("WorkflowType = {}", quote(&filter.name))),
+        Some(Filters::StatusFilter(filter)) => terms.push(format!("ExecutionStatus = {}", filter.status)),
+        None => {}
+    }
+    let (executions, next_page_token) = runtime
+        .list_runs(&namespace, &terms.join(" AND "), request.maximum_page_size, &request.next_page_token)
+        .await?;
+    Ok(ListClosedWorkflowExecutionsResponse { executions, next_page_token })
+}
+
+pub(crate) async fn count(
+    runtime: &Runtime,
+    _permit: &Permit,
+    request: CountWorkflowExecutionsRequest,
+) -> Result<CountWorkflowExecutionsResponse, RuntimeError> {
+    let namespace = runtime.namespaces().by_name(&request.namespace)?;
+    let count = runtime.count_runs(&namespace, &request.query).await?;
+    let groups = count
+        .groups
+        .into_iter()
+        .map(|(status, count)| AggregationGroup { group_values: vec![status_payload(status)], count })
+        .collect();
+    Ok(CountWorkflowExecutionsResponse { count: count.total, groups })
+}
+
+pub(crate) async fn search_attributes(
+    runtime: &Runtime,
+    _permit: &Permit,
+    _request: GetSearchAttributesRequest,
+) -> Result<GetSearchAttributesResponse, RuntimeError> {
+    let mut keys: HashMap<String, i32> = super::operator::system_attributes();
+    for namespace in runtime.namespaces().all() {
+        keys.extend(namespace.search_attributes.clone());
+    }
+    Ok(GetSearchAttributesResponse { keys })
+}
+
+/// The name of a status as the value of a search attribute.
+fn status_payload(status: i32) -> Payload {
+    let status = WorkflowExecutionStatus::try_from(status).unwrap_or(WorkflowExecutionStatus::Unspecified);
+    let name = short_name(status.as_str_name(), "WORKFLOW_EXECUTION_STATUS_");
+    Payload {
+        metadata: [("encoding", "json/plain"), ("type", "Keyword")]
+            .map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec()))
+            .into(),
+        data: format!("\"{name}\"").into_bytes(),
+        ..Default::default()
+    }
+}
+
+fn time_terms(attribute: &str, filter: Option<StartTimeFilter>) -> Vec<String> {
+    let Some(filter) = filter else { return Vec::new() };
+    let term = |operator: &str, time: Option<prost_types::Timestamp>| {
+        time.map(|time| format!("{attribute} {operator} {}", steadfast_engine::time::time(&time)))
+    };
+    [term(">=", filter.earliest_time), term("<=", filter.latest_time)].into_iter().flatten().collect()
+}
+
+fn execution_terms(workflow_id: &str, run_id: &str) -> Vec<String> {
+    [("WorkflowId", workflow_id), ("RunId", run_id)]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name} = {}", quote(value)))
+        .collect()
+}
+
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The name of an enum's value as filters and search attributes have it: `CONTINUED_AS_NEW` is
+/// `ContinuedAsNew`.
+pub(crate) fn short_name(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .split('_')
+        .map(|word| {
+            let (first, rest) = word.split_at(word.len().min(1));
+            format!("{first}{}", rest.to_lowercase())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_have_the_names_that_filters_use() {
+        let payload = |status: WorkflowExecutionStatus| {
+            String::from_utf8(status_payload(status as i32).data).unwrap_or_default()
+        };
+        assert_eq!(payload(WorkflowExecutionStatus::Running), "\"Running\"");
+        assert_eq!(payload(WorkflowExecutionStatus::ContinuedAsNew), "\"ContinuedAsNew\"");
+    }
+}

@@ -165,7 +165,7 @@ fn after(sql: &mut Sql<'_>, terms: &[Term], values: Vec<Parameter>) -> String {
     if terms.iter().all(|term| term.descending && !term.nullable) {
         let columns: Vec<_> = terms.iter().map(|term| term.sql.as_str()).collect();
         let values: Vec<_> = values.into_iter().map(|value| sql.bind(value)).collect();
-        return format!("({}) <= ({})", columns.join(", "), values.join(", "));
+        return format!("({}) < ({})", columns.join(", "), values.join(", "));
     }
     let mut alternatives = Vec::new();
     let mut equal = String::new();

@@ -58,10 +58,11 @@ pub(super) fn runs_waiting(
     rows.collect::<Result<_, _>>().map_err(error)
 }
 
+/// Namespace id, kind and name of a queue, its tasks, and when the oldest was scheduled.
+type Queue = (String, i32, String, u64, Time);
+
 /// All queues with waiting tasks.
-pub(super) fn queues(
-    connection: &Connection,
-) -> Result<Vec<(String, i32, String, u64, Time)>, StoreError> {
+pub(super) fn queues(connection: &Connection) -> Result<Vec<Queue>, StoreError> {
     let sql = "SELECT namespace_id, kind, task_queue, sum(tasks), min(since)
         FROM pending_task JOIN namespace USING (namespace_key)
         GROUP BY namespace_key, kind, task_queue";

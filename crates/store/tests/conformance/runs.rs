@@ -68,15 +68,14 @@ pub async fn a_batch_is_all_or_nothing(fixture: &dyn Fixture) {
     let snapshot = store.load_run(&run_ref(1)).await.expect("a snapshot");
     assert_eq!(snapshot.map(|it| it.snapshot), Some(b"snapshot 1".to_vec()));
     // The same namespace works once the batch is right.
-    let position = 5;
-    let runs = vec![new.clone()];
     let batch = ProjectionBatch {
-        position,
-        runs,
+        position: 5,
+        runs: vec![new.clone()],
         ..ProjectionBatch::default()
     };
     store.project(batch).await.expect("a projection");
-    assert!(store.load_run(&new.run).await.expect("a run").is_some());
+    let runs = store.runs_of_namespace(&new.run.namespace_id, 10).await;
+    assert_eq!(runs, Ok(vec![new.run]));
     assert_eq!(store.projected_position().await, Ok(5));
 }
 
