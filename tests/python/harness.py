@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from normalize import Normalizer
+from raw import Raw
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
@@ -77,6 +78,12 @@ class Scene:
         options.setdefault("task_queue", self.queue)
         options.setdefault("workflow_runner", UnsandboxedWorkflowRunner())
         return Worker(self.client, workflows=workflows, activities=activities or [], **options)
+
+    def raw(self, queue: str | None = None) -> Raw:
+        """A worker without an SDK, for what an SDK would not do."""
+        raw = Raw(self.client, self.unique)
+        raw.id, raw.queue = self.id, queue or self.queue
+        return raw
 
     async def start(self, workflow: Any, *args: Any, **options) -> WorkflowHandle:
         options.setdefault("id", self.id)

@@ -45,6 +45,7 @@ fn main() -> Result<(), StoreError> {
 
         let store = open("project.db")?;
         project(&*store, "project new, closed runs", runs, Stage::Whole).await?;
+        look_up(&*store, runs).await?;
         store.close().await?;
 
         let store = open("stages.db")?;
@@ -162,6 +163,30 @@ async fn project(
         runs as f64 / started.elapsed().as_secs_f64(),
         slowest,
     );
+    Ok(())
+}
+
+/// What a start of a workflow and a load of an evicted one ask for.
+async fn look_up(store: &dyn Store, runs: u64) -> Result<(), StoreError> {
+    const LOOK_UPS: u64 = 20_000;
+    for (label, is_there) in [("of unknown ids", false), ("of known ids", true)] {
+        let (started, process_cpu) = (Instant::now(), cpu(ClockId::ProcessCPUTime));
+        for number in 0..LOOK_UPS {
+            let run = projection(number * 7919 % runs, Stage::Whole).run;
+            let workflow_id = if is_there {
+                run.workflow_id
+            } else {
+                format!("unknown-{number}")
+            };
+            let found = store.current_run(&run.namespace_id, &workflow_id).await?;
+            assert_eq!(found.is_some(), is_there);
+        }
+        println!(
+            "current run {label}: {:.1} µs, {:.1} µs CPU",
+            started.elapsed().as_secs_f64() * 1e6 / LOOK_UPS as f64,
+            (cpu(ClockId::ProcessCPUTime) - process_cpu).as_secs_f64() * 1e6 / LOOK_UPS as f64,
+        );
+    }
     Ok(())
 }
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from harness import Scene, eventually, scenario
-from raw import Raw
 from temporalio import activity, workflow
 from temporalio.client import WorkflowFailureError
 from temporalio.common import RetryPolicy
@@ -448,8 +447,8 @@ async def activities_together(scene: Scene) -> None:
     async with scene.worker([FanOut], max_cached_workflows=0):
         handle = await scene.start(FanOut.run, scene.queue)
         for done, n in enumerate((1, 0, 2), start=1):
-            raw = Raw(scene.client, f"{scene.queue}-{n}")
-            await raw.complete_activity(await raw.poll_activity(), 2 * n)
+            raw = scene.raw(f"{scene.queue}-{n}")
+            await raw.complete_activity(await raw.poll_activity_task(), 2 * n)
             await scene.reached("WORKFLOW_TASK_COMPLETED", done + 1)
         assert await handle.result() == [0, 2, 4]
     await scene.record()

@@ -159,7 +159,7 @@ impl Driver {
         request: RespondWorkflowTaskCompletedRequest,
     ) -> Result<Completion, Error> {
         let claim = self.claim();
-        self.step(|run, cx| run.complete_workflow_task(cx, &claim, request, None))
+        self.step(|run, cx| run.complete_workflow_task(cx, &claim, request, None, None))
     }
 
     /// [`Driver::respond`] for an answer that is in order.

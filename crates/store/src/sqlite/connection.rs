@@ -1,7 +1,7 @@
 //! Connections: how they are set up, what their errors mean, and the pool that reads use.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -180,25 +180,56 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<bool, StoreError> {
     }
 }
 
-/// Counts the pages of the write-ahead log after every commit; from `limit` on, the commit itself
-/// moves them into the file. A failure of that loses nothing: the log keeps what it holds, and the
-/// next commit tries again.
-pub(super) fn count_wal_pages(
+/// What a connection's commits tell of its write-ahead log.
+#[derive(Default)]
+pub(super) struct LogState {
+    /// Pages in the log as of the last commit.
+    pages: AtomicU64,
+    /// Whether a commit could not sync the file that it was moving the log into.
+    sync_failed: AtomicBool,
+}
+
+impl LogState {
+    pub(super) fn pages(&self) -> u64 {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// To be called when all of the log was moved into the file.
+    pub(super) fn reset(&self) {
+        self.pages.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether commits can still be trusted.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.sync_failed.load(Ordering::Relaxed) {
+            return Err(StoreError::SyncFailed("in a checkpoint".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Watches the write-ahead log. From `limit` pages on, commits move it into the file themselves.
+/// If that fails the commit is good all the same: the log keeps what it holds, and the next commit
+/// tries again. Only a sync that failed is remembered.
+pub(super) fn watch_log(
     connection: &mut Connection,
     limit: Option<u64>,
-) -> Result<Arc<AtomicU64>, StoreError> {
-    let pages_in_log = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&pages_in_log);
+) -> Result<Arc<LogState>, StoreError> {
+    let state = Arc::new(LogState::default());
+    let watched = Arc::clone(&state);
     let hook = move |wal: &mut Wal, pages: i32| {
         let pages = u64::try_from(pages).unwrap_or(0);
-        counter.store(pages, Ordering::Relaxed);
+        watched.pages.store(pages, Ordering::Relaxed);
         if limit.is_some_and(|limit| pages >= limit) {
-            let _ = wal.checkpoint_v2(CheckpointMode::PASSIVE);
+            let moved = wal.checkpoint_v2(CheckpointMode::PASSIVE);
+            if let Err(StoreError::SyncFailed(_)) = moved.map_err(error) {
+                watched.sync_failed.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     };
     connection.wal_hook(Some(hook)).map_err(error)?;
-    Ok(pages_in_log)
+    Ok(state)
 }
 
 fn roll_back_leftover(connection: &Connection) {
@@ -267,5 +298,65 @@ pub(super) async fn blocking<T: Send + 'static>(
             .await
             .unwrap_or_else(|failure| Err(StoreError::Other(failure.to_string()))),
         Err(_) => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(code: i32) -> rusqlite::Error {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        for (code, expected) in [
+            (ffi::SQLITE_FULL, "Full"),
+            (ffi::SQLITE_IOERR_SHMSIZE, "Full"),
+            (ffi::SQLITE_IOERR_FSYNC, "SyncFailed"),
+            (ffi::SQLITE_IOERR_DIR_FSYNC, "SyncFailed"),
+            (ffi::SQLITE_CORRUPT, "Corrupt"),
+            (ffi::SQLITE_CORRUPT_INDEX, "Corrupt"),
+            (ffi::SQLITE_NOTADB, "Corrupt"),
+            (ffi::SQLITE_BUSY, "Other"),
+            (ffi::SQLITE_IOERR_READ, "Other"),
+            (ffi::SQLITE_IOERR_WRITE, "Other"),
+        ] {
+            let kind = format!("{:?}", error(failure(code)));
+            assert!(kind.starts_with(expected), "{code} is {kind}");
+            // Of a commit, it is not known what became of it, unless the kind says so.
+            let expected = expected.replace("Other", "Unknown");
+            let kind = format!("{:?}", write_error(failure(code)));
+            assert!(kind.starts_with(&expected), "{code} of a commit is {kind}");
+        }
+    }
+
+    #[test]
+    fn work_that_fails_is_rolled_back() {
+        let mut connection = open_writer(None, Durability::Full, &[]).expect("a connection");
+        connection
+            .execute_batch("CREATE TABLE t (x)")
+            .expect("a table");
+        let insert = |connection: &Connection| {
+            execute(connection, "INSERT INTO t VALUES (1)", []).map_err(error)
+        };
+        let failed = transaction(&mut connection, |connection| {
+            insert(connection)?;
+            Err::<(), _>(StoreError::Invalid("no".to_owned()))
+        });
+        assert_eq!(failed, Err(StoreError::Invalid("no".to_owned())));
+        let count = |connection: &Connection| {
+            connection.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        };
+        assert_eq!(count(&connection), Ok(0));
+        assert_eq!(transaction(&mut connection, insert), Ok(1));
+        assert_eq!(count(&connection), Ok(1));
+        // What a panic left open is not committed by the next one.
+        connection
+            .execute_batch("BEGIN; INSERT INTO t VALUES (2)")
+            .expect("a leftover");
+        assert_eq!(transaction(&mut connection, insert), Ok(1));
+        assert_eq!(count(&connection), Ok(2));
     }
 }

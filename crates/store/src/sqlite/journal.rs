@@ -8,8 +8,8 @@ use rusqlite::{Connection, params};
 
 use super::SqliteOptions;
 use super::connection::{
-    checkpoint, count_wal_pages, error, execute, from_position, lock, open_reader, to_position,
-    transaction,
+    LogState, checkpoint, error, execute, from_position, lock, open_reader, to_position,
+    transaction, watch_log,
 };
 use crate::{JournalRow, StoreError};
 
@@ -24,8 +24,7 @@ pub(super) struct Journal {
     side: Option<Mutex<Option<Connection>>>,
     /// Rows up to this one are durable in the projections and may go.
     trim_to: AtomicU64,
-    /// Pages in the write-ahead log as of the last commit.
-    wal_pages: Arc<AtomicU64>,
+    log: Arc<LogState>,
     checkpoint_pages: u64,
 }
 
@@ -51,7 +50,7 @@ impl Journal {
         options: &SqliteOptions,
     ) -> Result<Self, StoreError> {
         let limit = options.journal_autocheckpoint_pages;
-        let wal_pages = count_wal_pages(&mut connection, Some(limit))?;
+        let log = watch_log(&mut connection, Some(limit))?;
         let side = match path {
             Some(path) => Some(Mutex::new(Some(open_reader(path)?))),
             None => None,
@@ -63,7 +62,7 @@ impl Journal {
             })),
             side,
             trim_to: AtomicU64::new(0),
-            wal_pages,
+            log,
             checkpoint_pages: options.journal_checkpoint_pages,
         })
     }
@@ -100,7 +99,7 @@ impl Journal {
             first: ends.first.max(trim_to + 1),
             head: last.seq,
         });
-        Ok(())
+        self.log.check()
     }
 
     /// First and last row, as the file has them.
@@ -143,7 +142,7 @@ impl Journal {
         let Some(side) = &self.side else {
             return Ok(());
         };
-        if self.wal_pages.load(Ordering::Relaxed) < self.checkpoint_pages {
+        if self.log.pages() < self.checkpoint_pages {
             return Ok(());
         }
         let mut side = lock(side);
@@ -151,7 +150,7 @@ impl Journal {
         checkpoint(side)?;
         let _appends_wait = lock(&self.writer);
         if checkpoint(side)? {
-            self.wal_pages.store(0, Ordering::Relaxed);
+            self.log.reset();
         }
         Ok(())
     }

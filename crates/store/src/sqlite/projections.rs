@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, params};
 
 use super::SqliteOptions;
 use super::connection::{
-    Durability, checkpoint, count_wal_pages, error, execute, from_position, set_durability,
-    transaction,
+    Durability, LogState, checkpoint, error, execute, from_position, set_durability, transaction,
+    watch_log,
 };
 use super::dialect::{column_name, extract, is_valid_attribute_name};
 use super::names::Names;
@@ -24,8 +23,7 @@ pub(super) struct Projections {
     /// As last committed.
     pub(super) names: Names,
     position: u64,
-    /// Pages in the write-ahead log as of the last commit.
-    wal_pages: Arc<AtomicU64>,
+    log: Arc<LogState>,
     checkpoint_pages: u64,
 }
 
@@ -38,12 +36,12 @@ impl Projections {
         connection
             .pragma_update(None, "cache_size", -(options.cache_kib as i64))
             .map_err(error)?;
-        let wal_pages = count_wal_pages(&mut connection, None)?;
+        let log = watch_log(&mut connection, None)?;
         Ok(Projections {
             names: Names::load(&connection)?,
             position: read_position(&connection)?,
             connection,
-            wal_pages,
+            log,
             checkpoint_pages: options.projection_checkpoint_pages,
         })
     }
@@ -68,12 +66,12 @@ impl Projections {
     /// Moves the write-ahead log into the file once it has grown, or at once if `now`. Gives the
     /// position up to which projections are durable, if that is known by this.
     pub(super) fn checkpoint(&self, now: bool) -> Result<Option<u64>, StoreError> {
-        if !now && self.wal_pages.load(Ordering::Relaxed) < self.checkpoint_pages {
+        if !now && self.log.pages() < self.checkpoint_pages {
             return Ok(None);
         }
         let is_complete = checkpoint(&self.connection)?;
         if is_complete {
-            self.wal_pages.store(0, Ordering::Relaxed);
+            self.log.reset();
         }
         Ok(is_complete.then_some(self.position))
     }
