@@ -13,7 +13,7 @@ import asyncio
 import random
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -146,7 +146,7 @@ class Load:
             self.check_alive()
             unfinished = [run for run in self.runs.values() if not run.completed]
             assert asyncio.get_running_loop().time() < deadline, (
-                f"never happened: {what}; {len(unfinished)} unfinished, such as {unfinished[:2]}; {self.errors}"
+                f"never happened: {what}; {len(unfinished)} unfinished, such as {unfinished[:2]}; wrong: {self.wrong[:3]}; {self.errors}"
             )
             await asyncio.sleep(0.02)
 
@@ -212,19 +212,21 @@ class Load:
                 input=payloads(signal, self.padding),
                 request_id=f"{signal}-{run.workflow_id}",
             )
-            before = self.unknown_signals()
-            try:
-                await self.insist("signal_workflow_execution", request)
-            except RPCError as error:
-                # A signal whose acknowledgement was lost may have let the workflow complete.
-                repeated = self.unknown_signals() > before
-                if error.status != RPCStatusCode.NOT_FOUND or not repeated:
-                    raise
+            repeated = False
+            while True:
+                try:
+                    await self.call("signal_workflow_execution", request)
+                    break
+                except RPCError as error:
+                    # A signal whose acknowledgement was lost may have let the workflow complete.
+                    if repeated and error.status == RPCStatusCode.NOT_FOUND:
+                        break
+                    if error.status not in OUTCOME_UNKNOWN:
+                        raise
+                repeated = True
+                await asyncio.sleep(0.05)
             run.signals.add(signal)
             self.acknowledged += 1
-
-    def unknown_signals(self) -> int:
-        return sum(count for (method, _), count in self.errors.items() if method == "signal_workflow_execution")
 
     async def poll(self, method: str, request: Any) -> Any:
         """The next task; none if the server had none, or was not there."""
@@ -296,8 +298,9 @@ class Load:
             run = self.runs[task.workflow_execution.workflow_id]
             if run.completed:
                 self.wrong.append(f"{run.workflow_id}: a workflow task after the acknowledged completion")
-            # The last event says that this task started: only when the task is answered is that a promise.
-            self.saw(run, events[:-1])
+            # What says that this task started is a promise only when the task is answered; from the
+            # second attempt on, also what says that it was scheduled.
+            self.saw(run, events[:-1] if task.attempt == 1 else events[:-2])
             commands = self.decide(run, events)
             if await self.respond(
                 "respond_workflow_task_completed",
@@ -388,7 +391,7 @@ class Load:
         assert self.runs and all(run.completed for run in self.runs.values())
         await self.check(self.runs.values())
 
-    async def check(self, runs: Any) -> None:
+    async def check(self, runs: Iterable[Run]) -> None:
         at_once = asyncio.Semaphore(16)
 
         async def one(run: Run) -> None:
@@ -399,6 +402,17 @@ class Load:
         assert not self.wrong, "\n".join(self.wrong[:20])
 
     async def check_run(self, run: Run) -> None:
+        deadline = asyncio.get_running_loop().time() + 15
+        while True:
+            completed = run.completed
+            problems = await self.problems(run)
+            # What comes while a workflow task is out is in the history only when that task has ended.
+            if not problems or completed or asyncio.get_running_loop().time() > deadline:
+                self.wrong += problems
+                return
+            await asyncio.sleep(0.2)
+
+    async def problems(self, run: Run) -> list[str]:
         # Noted before the history is read: what is acknowledged meanwhile may be in it or not.
         signals, activities = set(run.signals), dict(run.activities)
         workflow_tasks, completed, seen = set(run.workflow_tasks), run.completed, list(run.seen)
@@ -421,9 +435,11 @@ class Load:
             if not token:
                 break
 
+        problems: list[str] = []
+
         def expect(holds: bool, what: str) -> None:
             if not holds:
-                self.wrong.append(f"{run.workflow_id}: {what}: {[kind(event) for event in events]}")
+                problems.append(f"{run.workflow_id}: {what}: {[kind(event) for event in events]}")
 
         kinds = [kind(event) for event in events]
         expect([event.event_id for event in events] == list(range(1, len(events) + 1)), "a gap in the history")
@@ -443,7 +459,7 @@ class Load:
         }
         expect(workflow_tasks <= answered, f"acknowledged workflow tasks {workflow_tasks}, found {answered}")
         if not completed:
-            return
+            return problems
         expect(
             described.workflow_execution_info.status
             == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_COMPLETED,
@@ -455,6 +471,7 @@ class Load:
         result = values(events[-1].workflow_execution_completed_event_attributes.result)
         expect(result == [last_result(run.workflow_id)], f"wrong result {result}")
         self.check_timer(events, expect)
+        return problems
 
     def check_activities(
         self,

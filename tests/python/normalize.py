@@ -27,7 +27,6 @@ DROPPED = {
     "meteringMetadata",
     "sdkMetadata",
     "stackTrace",
-    "userMetadata",
     "workerVersion",
     "deployment",
     "workerDeploymentName",
@@ -49,6 +48,11 @@ class Normalizer:
     def __init__(self, unique: str):
         self.unique = unique
         self.runs: dict[str, str] = {}
+        self.masked = set(MASKED)
+
+    def mask(self, field: str) -> None:
+        """For a field that only this scenario cannot foretell."""
+        self.masked.add(field)
 
     def history(self, events: list[HistoryEvent]) -> list[dict[str, Any]]:
         return [self.event(event) for event in events]
@@ -61,6 +65,8 @@ class Normalizer:
         result.update(self.fields(plain))
         if event.links:
             result["links"] = [self.fields(MessageToDict(link)) for link in event.links]
+        if event.HasField("user_metadata"):
+            result["userMetadata"] = self.value(MessageToDict(event.user_metadata))
         if event.worker_may_ignore:
             result["workerMayIgnore"] = True
         return result
@@ -70,7 +76,7 @@ class Normalizer:
         for key, value in plain.items():
             if key in DROPPED:
                 continue
-            result[self.text(key)] = "*" if key in MASKED else self.value(value)
+            result[self.text(key)] = "*" if key in self.masked else self.value(value)
         queue = result.get("taskQueue")
         if isinstance(queue, dict) and queue.get("kind") == "TASK_QUEUE_KIND_STICKY":
             queue["name"] = "*"

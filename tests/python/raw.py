@@ -73,6 +73,9 @@ async def refusal(call: Awaitable[Any]) -> Refusal | None:
     try:
         await call
     except RPCError as error:
+        if error.message == "Timeout expired":
+            # The client's own clock was faster than the server's answer.
+            return Refusal("DEADLINE_EXCEEDED", error.message, None, None)
         for packed in error.grpc_status.details:
             name = packed.type_url.rsplit(".", 1)[-1]
             value = getattr(errordetails.v1, name)()
@@ -146,7 +149,7 @@ class Raw:
         await self.running(**fields)
         return await self.poll_workflow_task()
 
-    async def answer(self, task: Any, *commands: Command, **fields: Any) -> Any:
+    async def answer(self, task: Any, *commands: Command | dict[str, Any], **fields: Any) -> Any:
         fields.setdefault("task_token", task.task_token)
         return await self.call(
             "respond_workflow_task_completed", identity="raw", commands=commands, **fields
@@ -185,6 +188,38 @@ class Raw:
             result=payloads(*result),
             identity="raw",
         )
+
+    def update_fields(self, **fields: Any) -> dict[str, Any]:
+        return {
+            "workflow_execution": self.execution(),
+            "wait_policy": {"lifecycle_stage": "UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_COMPLETED"},
+            "request": {"meta": {"update_id": "update"}, "input": {"name": "raw_update"}},
+            **fields,
+        }
+
+    async def update(self, timeout: float = 30, **fields: Any) -> Any:
+        return await self.call("update_workflow_execution", timeout=timeout, **self.update_fields(**fields))
+
+    def start_operation(self, **fields: Any) -> dict[str, Any]:
+        return {"start_workflow": {"namespace": self.namespace, **self.start_fields(**fields)}}
+
+    def update_operation(self, **fields: Any) -> dict[str, Any]:
+        fields = {"workflow_execution": {"workflow_id": self.id}, **fields}
+        return {"update_workflow": {"namespace": self.namespace, **self.update_fields(**fields)}}
+
+    async def reset(self, **fields: Any) -> Any:
+        return await self.call(
+            "reset_workflow_execution",
+            **{
+                "workflow_execution": self.execution(),
+                "workflow_task_finish_event_id": 4,
+                "request_id": f"reset-{self.unique}",
+                **fields,
+            },
+        )
+
+    async def list(self, query: str, **fields: Any) -> Any:
+        return await self.call("list_workflow_executions", query=query, **fields)
 
     async def events(self) -> list[HistoryEvent]:
         events: list[HistoryEvent] = []

@@ -24,6 +24,9 @@ const POLLER_MEMORY: Duration = Duration::from_secs(300);
 /// A sticky queue whose worker has not polled for so long is taken for dead.
 const STICKY_SILENCE: Duration = Duration::from_secs(10);
 
+/// How long a worker's good-bye is remembered: longer than any poll takes.
+const DEPARTED_MEMORY: Duration = Duration::from_secs(120);
+
 /// A queue without pollers and tasks is forgotten after so long.
 const QUEUE_MEMORY: Duration = Duration::from_secs(600);
 
@@ -156,6 +159,9 @@ pub struct QueueView {
 #[derive(Default)]
 pub struct Matching {
     queues: Mutex<HashMap<QueueKey, Arc<Mutex<Queue>>>>,
+    /// Worker instances that said good-bye, and when: polls of theirs that were under way then are
+    /// answered with nothing.
+    departed: Mutex<HashMap<String, Instant>>,
 }
 
 struct Queue {
@@ -267,6 +273,11 @@ impl Matching {
         queue.queries.push_back(query);
     }
 
+    /// Whether a worker instance said good-bye.
+    pub fn has_departed(&self, worker_instance_key: &str) -> bool {
+        !worker_instance_key.is_empty() && self.departed.lock().contains_key(worker_instance_key)
+    }
+
     /// A poller comes: it gets a task, or a place to wait.
     pub fn poll(&self, key: &QueueKey, info: PollerInfo) -> Polled {
         let shared = self.queue(key);
@@ -352,6 +363,10 @@ impl Matching {
 
     /// Ends the waiting polls of one worker instance: each is answered with nothing.
     pub fn release_worker(&self, worker_instance_key: &str) {
+        let mut departed = self.departed.lock();
+        departed.retain(|_, at| at.elapsed() < DEPARTED_MEMORY);
+        departed.insert(worker_instance_key.to_owned(), Instant::now());
+        drop(departed);
         let queues: Vec<_> = self.queues.lock().values().cloned().collect();
         for queue in queues {
             let mut queue = queue.lock();

@@ -198,9 +198,9 @@ pub trait Store: Send + Sync + 'static {
     /// Appends rows in one transaction and makes them durable. `rows` follow the journal's head
     /// without a gap ([`StoreError::Conflict`] otherwise).
     ///
-    /// On [`StoreError::Full`] nothing was written. On [`StoreError::Unknown`] the rows may or may
-    /// not be there: the caller reads the head again before it does anything else.
-    /// [`StoreError::Corrupt`] and [`StoreError::SyncFailed`] mean that the process must end.
+    /// On [`StoreError::Unknown`] the rows may or may not be there: the caller reads the head again
+    /// before it does anything else. [`StoreError::Corrupt`] and [`StoreError::SyncFailed`] mean
+    /// that the process must end. On any other error nothing was written.
     async fn append(&self, rows: &[JournalRow]) -> Result<(), StoreError>;
 
     /// The last durable position of the journal, 0 for none ever written. Trimming does not lower it.
@@ -249,11 +249,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<(i64, Vec<u8>)>, StoreError>;
 
     /// Runs whose `wake_at` is at or before `before`, earliest first: `(wake_at, run)`.
-    async fn due_runs(
-        &self,
-        before: Time,
-        limit: usize,
-    ) -> Result<Vec<(Time, RunRef)>, StoreError>;
+    async fn due_runs(&self, before: Time, limit: usize)
+    -> Result<Vec<(Time, RunRef)>, StoreError>;
 
     /// The earliest `wake_at` of all runs that is later than `after`.
     async fn next_wake(&self, after: Time) -> Result<Option<Time>, StoreError>;
@@ -261,7 +258,7 @@ pub trait Store: Send + Sync + 'static {
     /// Closed runs whose `delete_at` is at or before `before`.
     async fn expired_runs(&self, before: Time, limit: usize) -> Result<Vec<RunRef>, StoreError>;
 
-    /// Runs of a namespace, after `after` in run order, for deleting a namespace.
+    /// Some runs of a namespace, for deleting it: what is deleted is not among the next ones.
     async fn runs_of_namespace(
         &self,
         namespace_id: &str,

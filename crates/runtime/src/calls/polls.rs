@@ -109,7 +109,7 @@ impl Runtime {
         });
         let until = Instant::now() + patience;
         loop {
-            if self.is_stopping() {
+            if self.is_stopping() || self.0.matching.has_departed(&info.worker_instance_key) {
                 return Ok(None);
             }
             match self.0.matching.poll(queue, info.clone()) {

@@ -2,7 +2,6 @@
 //! of ExecuteMultiOperation.
 
 use prost::Message;
-use steadfast_engine::proto::common::WorkflowExecution;
 use steadfast_engine::proto::enums::{
     TaskQueueKind, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
@@ -14,7 +13,7 @@ use steadfast_engine::proto::workflowservice::{
 };
 use steadfast_engine::signal::Signal;
 use steadfast_engine::start::{OnExisting, StartRun, on_existing};
-use steadfast_engine::time::{duration, span};
+use steadfast_engine::time::{duration, some_duration, span};
 use steadfast_engine::workflow_task::Poller;
 use steadfast_engine::{Cx, Run};
 
@@ -166,8 +165,8 @@ impl Runtime {
             asked => asked.min(limits.max_workflow_task_timeout),
         };
         let task = if run > 0 { task.min(run) } else { task };
-        request.workflow_execution_timeout = Some(duration(execution));
-        request.workflow_run_timeout = Some(duration(run));
+        request.workflow_execution_timeout = some_duration(execution);
+        request.workflow_run_timeout = some_duration(run);
         request.workflow_task_timeout = Some(duration(task));
     }
 }
@@ -219,10 +218,9 @@ fn start_run(now: steadfast_engine::Time, start: SoundStart, run_id: String) -> 
         true => span(&request.workflow_start_delay),
         false => first_cron_delay(&request.cron_schedule, now),
     };
-    let workflow_id = request.workflow_id.clone();
     StartRun {
         namespace_id: start.key.namespace_id,
-        workflow_id: workflow_id.clone(),
+        workflow_id: request.workflow_id,
         request_id: request.request_id,
         attributes: WorkflowExecutionStartedEventAttributes {
             workflow_type: request.workflow_type,
@@ -244,7 +242,6 @@ fn start_run(now: steadfast_engine::Time, start: SoundStart, run_id: String) -> 
             memo: request.memo,
             search_attributes: request.search_attributes,
             header: request.header,
-            root_workflow_execution: Some(WorkflowExecution { workflow_id, run_id: run_id.clone() }),
             priority: request.priority,
             eager_execution_accepted: request.request_eager_execution && delay == 0,
             ..Default::default()

@@ -21,6 +21,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reads at the same time. Readers beyond this wait; each costs a connection's page cache.
 const READERS: usize = 4;
 
+/// Memory for pages of each reader.
+const READER_CACHE_KIB: i64 = 16 * 1024;
+
 /// How far a commit has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Durability {
@@ -130,6 +133,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     configure(&connection)?;
     connection
         .pragma_update(None, "query_only", true)
+        .map_err(error)?;
+    connection
+        .pragma_update(None, "cache_size", -READER_CACHE_KIB)
         .map_err(error)?;
     Ok(connection)
 }
