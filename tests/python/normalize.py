@@ -35,6 +35,7 @@ DROPPED = {
     "deploymentTransition",
     "expirationTime",
     "workflowExecutionExpirationTime",
+    "prevAutoResetPoints",
     "complete_time",
     "original_schedule_time",
 }
@@ -73,7 +74,7 @@ class Normalizer:
 
     def fields(self, plain: dict[str, Any]) -> dict[str, Any]:
         result = {}
-        for key, value in plain.items():
+        for key, value in sorted(plain.items()):
             if key in DROPPED:
                 continue
             result[self.text(key)] = "*" if key in self.masked else self.value(value)

@@ -39,7 +39,7 @@ async def record(client: Client, name: str, runs: int) -> bool:
         if found:
             print(f"{name}: not the same twice\n{found}", flush=True)
             return False
-    text = json.dumps(first, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(first, indent=1, ensure_ascii=False)
     (HISTORIES / f"{name}.json").write_text(text + "\n")
     print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
     return True

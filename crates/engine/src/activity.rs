@@ -11,7 +11,7 @@ use crate::failure::{timeout, timeout_name};
 use crate::proto::command::{
     RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes,
 };
-use crate::proto::common::Payloads;
+use crate::proto::common::{Payload, Payloads};
 use crate::proto::enums::{RetryState, TaskQueueKind, TimeoutType, WorkflowTaskFailedCause as Cause};
 use crate::proto::failure::{Failure, failure::FailureInfo};
 use crate::proto::history::{
@@ -307,7 +307,6 @@ impl Run {
             return false;
         }
         let started = activity.is_started();
-        let details = activity.attempt().heartbeat_details.clone();
         let cancel_requested = self.event(
             cx,
             ActivityTaskCancelRequestedEventAttributes {
@@ -320,7 +319,7 @@ impl Run {
             self.event(
                 cx,
                 ActivityTaskCanceledEventAttributes {
-                    details,
+                    details: Some(not_started()),
                     latest_cancel_requested_event_id: cancel_requested,
                     scheduled_event_id,
                     started_event_id: 0,
@@ -521,11 +520,7 @@ impl Run {
         let attempt = activity.attempt();
         let details = attempt.heartbeat_details.clone();
         let last_failure = attempt.last_failure.clone();
-        let mut failure = timeout(
-            format!("activity {} timeout", timeout_name(kind)),
-            kind,
-            details.clone(),
-        );
+        let mut failure = timeout(format!("activity {} timeout", timeout_name(kind)), kind, None);
         let mut retry_state = RetryState::Timeout;
         match kind {
             TimeoutType::StartToClose | TimeoutType::Heartbeat => {
@@ -534,23 +529,21 @@ impl Run {
                     return;
                 }
                 if retry_state == RetryState::Timeout {
-                    // No time is left for another attempt: the activity as a whole is out of time,
-                    // and what its last attempt died of is the cause.
-                    failure = Failure {
-                        cause: Some(Box::new(failure)),
-                        ..timeout(
-                            "Not enough time to schedule next retry before activity ScheduleToClose timeout, giving up retrying",
-                            TimeoutType::ScheduleToClose,
-                            details,
-                        )
-                    };
+                    // No time is left for another attempt: the activity as a whole is out of time.
+                    failure = timeout(
+                        "Not enough time to schedule next retry before activity ScheduleToClose timeout, giving up retrying",
+                        TimeoutType::ScheduleToClose,
+                        None,
+                    );
                 }
-            }
-            TimeoutType::ScheduleToClose => {
-                failure.cause = last_failure.map(Box::new);
             }
             _ => {}
         }
+        if let Some(FailureInfo::TimeoutFailureInfo(info)) = &mut failure.failure_info {
+            info.last_heartbeat_details = details;
+        }
+        // What the attempt before died of.
+        failure.cause = last_failure.map(Box::new);
         let started_event_id = self.add_activity_started(cx, id);
         self.event(
             cx,
@@ -693,6 +686,16 @@ impl Run {
     pub(crate) fn apply_activity_closed(&mut self, scheduled_event_id: i64) {
         self.state.activities.remove(&scheduled_event_id);
     }
+}
+
+/// The details of an activity that was cancelled before it was handed out, as SDKs know them.
+fn not_started() -> Payloads {
+    let payload = Payload {
+        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
+        data: b"\"ACTIVITY_ID_NOT_STARTED\"".to_vec(),
+        ..Payload::default()
+    };
+    Payloads { payloads: vec![payload] }
 }
 
 /// The time that an attempt may take at most, as the worker is told; none for no limit.

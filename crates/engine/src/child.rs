@@ -439,7 +439,7 @@ impl Run {
             retry_policy,
             cron_schedule: command.cron_schedule,
             header: command.header,
-            memo: command.memo,
+            memo: command.memo.filter(|memo| !memo.fields.is_empty()),
             search_attributes: command.search_attributes,
             inherit_build_id: command.inherit_build_id,
             priority: command.priority,

@@ -358,7 +358,10 @@ impl Run {
         }
         let failed = WorkflowTaskFailedEventAttributes {
             cause: *cause as i32,
-            failure: Some(crate::failure::server(message.clone(), true)),
+            failure: Some(crate::proto::failure::Failure {
+                source: String::new(),
+                ..crate::failure::server(message.clone(), false)
+            }),
             identity: request.identity.clone(),
             binary_checksum: request.binary_checksum.clone(),
             ..Default::default()

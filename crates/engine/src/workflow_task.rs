@@ -293,7 +293,7 @@ impl Run {
                 &task,
                 WorkflowTaskFailedEventAttributes {
                     cause: WorkflowTaskFailedCause::ForceCloseCommand as i32,
-                    identity: task.identity.clone(),
+                    identity: "history-service".into(),
                     ..Default::default()
                 },
             );

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use steadfast_engine::proto::common::WorkflowExecution;
 use steadfast_engine::proto::enums::{
     CancelExternalWorkflowExecutionFailedCause as CancelFailed, ParentClosePolicy,
     SignalExternalWorkflowExecutionFailedCause as SignalFailed,
@@ -309,9 +310,14 @@ impl Runtime {
                     ParentClosePolicy::RequestCancel => live.run.request_cancel(
                         cx,
                         CancelRequest {
-                            reason: "by parent close policy".into(),
                             identity: "history-service".into(),
-                            request_id: format!("parent-closed:{}", parent.workflow_id),
+                            external: Some((
+                                WorkflowExecution {
+                                    workflow_id: parent.workflow_id.clone(),
+                                    run_id: parent_run_id.to_owned(),
+                                },
+                                0,
+                            )),
                             ..CancelRequest::default()
                         },
                     )?,

@@ -41,9 +41,20 @@ async def task_fails_once(scene: Scene) -> None:
 @scenario
 async def task_fails_twice(scene: Scene) -> None:
     """Only the first failure is in the history; the second attempt leaves nothing."""
-    async with scene.worker([Breaks]):
-        handle = await scene.start(Breaks.run, 2)
-        assert await handle.result() == "fixed"
+    raw = scene.raw()
+    await raw.start()
+    for attempt in (1, 2):
+        task = await raw.poll_workflow_task()
+        assert task.attempt == attempt
+        await raw.call(
+            "respond_workflow_task_failed",
+            task_token=task.task_token,
+            cause="WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE",
+            failure={"message": f"bug {attempt}", "application_failure_info": {"type": "Bug"}},
+        )
+    task = await raw.poll_workflow_task()
+    assert task.attempt == 3
+    await raw.answer(task, complete())
     await scene.record()
 
 

@@ -73,7 +73,10 @@ impl Runtime {
         validate::run_id(&request.first_execution_run_id)?;
         self.transact(permit, &key, &run_id, |workflow, cx| {
             let live = workflow.named_live_of_chain(&run_id, &request.first_execution_run_id)?;
-            let TerminateWorkflowExecutionRequest { reason, details, identity, links, .. } = request;
+            let TerminateWorkflowExecutionRequest { mut reason, details, identity, links, .. } = request;
+            if reason.is_empty() {
+                reason = "terminated by user via frontend".into();
+            }
             Ok(live.run.terminate(cx, reason, details, identity, links)?)
         })
         .await
