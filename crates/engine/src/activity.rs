@@ -164,6 +164,12 @@ impl Run {
                 return bad(format!("{what} of an activity is longer than {} bytes.", cx.limits.id_bytes));
             }
         }
+        if queue.is_empty() {
+            return bad(format!("TaskQueue is not set on activity {id}."));
+        }
+        if let Err(message) = crate::commands::check_priority(command.priority.as_ref()) {
+            return bad(format!("Priority of activity {id}: {message}."));
+        }
         if queue.starts_with("/_sys/") {
             return bad(format!("TaskQueue {queue} of activity {id} is reserved."));
         }
@@ -210,12 +216,14 @@ impl Run {
     pub(crate) fn check_cancel_activity(
         &self,
         command: &RequestCancelActivityTaskCommandAttributes,
+        new: &NewIds<'_>,
     ) -> Result<()> {
         // An activity that closed in the meantime is no error; one that was never there is.
-        if command.scheduled_event_id <= 0 || command.scheduled_event_id >= self.state.next_event_id + 100_000 {
+        let id = command.scheduled_event_id;
+        if id <= 0 || id > new.last_event_id {
             return Err(Error::bad_command(
                 Cause::BadRequestCancelActivityAttributes,
-                "ScheduledEventId is not set on RequestCancelActivityTaskCommand.",
+                format!("ScheduledEventId {id} of RequestCancelActivityTaskCommand is not an activity's."),
             ));
         }
         Ok(())
@@ -383,9 +391,12 @@ impl Run {
         }
         let activity = self.state.activities.get(&claim.scheduled_event_id).ok_or_else(gone)?;
         let attempt = activity.attempt();
+        // Whoever knows the activity's id may end it before a worker has it.
         let by_id = claim.request_id.is_empty();
-        let fits = activity.is_started()
-            && (by_id || (attempt.number == claim.attempt && attempt.request_id == claim.request_id));
+        let fits = by_id
+            || (activity.is_started()
+                && attempt.number == claim.attempt
+                && attempt.request_id == claim.request_id);
         if fits { Ok(activity) } else { Err(gone()) }
     }
 
@@ -431,8 +442,10 @@ impl Run {
         outcome: Outcome,
         identity: String,
     ) -> Result<()> {
-        let activity = self.claimed_activity(claim)?;
+        self.claimed_activity(claim)?;
         let id = claim.scheduled_event_id;
+        self.start_for_caller(cx, id, &identity);
+        let activity = self.claimed_activity(claim)?;
         match outcome {
             Outcome::Completed(result) => {
                 let started_event_id = self.add_activity_started(cx, id);
@@ -484,6 +497,22 @@ impl Run {
         }
         self.schedule_workflow_task(cx);
         Ok(())
+    }
+
+    /// An activity that is ended before a worker has it counts as started by whoever ends it.
+    fn start_for_caller(&mut self, cx: &mut Cx<'_>, id: i64, identity: &str) {
+        let Some(activity) = self.state.activities.get(&id).filter(|activity| !activity.is_started())
+        else {
+            return;
+        };
+        let attempt = Attempt {
+            started_time: cx.now,
+            last_started_time: cx.now,
+            request_id: cx.ids.uuid(),
+            identity: identity.to_owned(),
+            ..activity.attempt().clone()
+        };
+        self.set_attempt(id, attempt);
     }
 
     /// A deadline of an activity has come.

@@ -175,7 +175,7 @@ impl Run {
                     failure: failure.cloned(),
                     last_completion_result: start.last_completion_result.clone(),
                 };
-                (RetryState::InProgress, Some(successor))
+                (retry_state, Some(successor))
             }
             None => (retry_state, None),
         }

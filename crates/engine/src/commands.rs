@@ -7,8 +7,8 @@ use prost::Message;
 
 use crate::error::{Error, Result};
 use crate::proto::command::{Command, command::Attributes as C};
-use crate::proto::common::Payloads;
-use crate::proto::enums::WorkflowTaskFailedCause as Cause;
+use crate::proto::common::{Payloads, Priority};
+use crate::proto::enums::{CommandType, WorkflowTaskFailedCause as Cause};
 use crate::proto::history::{
     HistoryEvent, WorkflowTaskCompletedEventAttributes, WorkflowTaskFailedEventAttributes,
 };
@@ -34,6 +34,8 @@ pub(crate) struct NewIds<'a> {
     pub(crate) signals: usize,
     /// Cancel requests to other workflows.
     pub(crate) cancels: usize,
+    /// No event that the task makes has a higher id.
+    pub(crate) last_event_id: i64,
 }
 
 /// What the completion of a workflow task led to.
@@ -110,7 +112,12 @@ impl Run {
 
     /// Everything that can be wrong with an answer.
     fn check_answer(&self, cx: &Cx<'_>, request: &RespondWorkflowTaskCompletedRequest) -> Result<()> {
-        let mut new = NewIds::default();
+        check_sequence(&request.commands)?;
+        let mut new = NewIds {
+            // The task's own events come before those of its commands.
+            last_event_id: self.state.next_event_id + 3 + request.commands.len() as i64,
+            ..NewIds::default()
+        };
         for command in &request.commands {
             let closes = self.check_command(cx, command, &mut new)?;
             if closes && !self.state.buffered.is_empty() {
@@ -127,16 +134,19 @@ impl Run {
         command: &'a Command,
         new: &mut NewIds<'a>,
     ) -> Result<bool> {
-        let Some(attributes) = &command.attributes else {
-            return Err(Error::bad_command(
-                Cause::Unspecified,
-                format!("Command {} has no attributes.", command.command_type().as_str_name()),
-            ));
+        let cause = cause_of(command.command_type());
+        let attributes = match &command.attributes {
+            Some(attributes) if type_of(attributes) == command.command_type() => attributes,
+            _ => {
+                let name = command.command_type().as_str_name();
+                let message = format!("Attributes of {name} are not set on the command.");
+                return Err(Error::bad_command(cause, message));
+            }
         };
         match attributes {
             C::ScheduleActivityTaskCommandAttributes(a) => self.check_schedule_activity(cx, a, new)?,
-            C::RequestCancelActivityTaskCommandAttributes(a) => self.check_cancel_activity(a)?,
-            C::StartTimerCommandAttributes(a) => self.check_start_timer(a, &mut new.timers)?,
+            C::RequestCancelActivityTaskCommandAttributes(a) => self.check_cancel_activity(a, new)?,
+            C::StartTimerCommandAttributes(a) => self.check_start_timer(cx, a, &mut new.timers)?,
             C::CancelTimerCommandAttributes(a) => self.check_cancel_timer(a, &mut new.timers)?,
             C::StartChildWorkflowExecutionCommandAttributes(a) => self.check_start_child(cx, a, new)?,
             C::SignalExternalWorkflowExecutionCommandAttributes(a) => {
@@ -391,6 +401,100 @@ impl Run {
             self.step(StepKind::HeartbeatSince(since));
         }
     }
+}
+
+/// Refuses sequences that no worker makes: unknown commands, and commands after the one that closes
+/// the run. This is not the workflow's fault, so the task is not failed for it.
+fn check_sequence(commands: &[Command]) -> Result<()> {
+    use CommandType as T;
+    for (index, command) in commands.iter().enumerate() {
+        let command_type = command.command_type();
+        let closes = matches!(
+            command_type,
+            T::CompleteWorkflowExecution
+                | T::FailWorkflowExecution
+                | T::CancelWorkflowExecution
+                | T::ContinueAsNewWorkflowExecution
+        );
+        if command_type == T::Unspecified {
+            return Err(Error::InvalidArgument(format!(
+                "Unknown command type: {}.",
+                command.command_type
+            )));
+        }
+        if closes && index + 1 < commands.len() {
+            return Err(Error::InvalidArgument(format!(
+                "invalid command sequence: {} must be the last command",
+                command_type.as_str_name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The type of the command that attributes belong to.
+fn type_of(attributes: &C) -> CommandType {
+    use CommandType as T;
+    match attributes {
+        C::ScheduleActivityTaskCommandAttributes(_) => T::ScheduleActivityTask,
+        C::RequestCancelActivityTaskCommandAttributes(_) => T::RequestCancelActivityTask,
+        C::StartTimerCommandAttributes(_) => T::StartTimer,
+        C::CancelTimerCommandAttributes(_) => T::CancelTimer,
+        C::CompleteWorkflowExecutionCommandAttributes(_) => T::CompleteWorkflowExecution,
+        C::FailWorkflowExecutionCommandAttributes(_) => T::FailWorkflowExecution,
+        C::CancelWorkflowExecutionCommandAttributes(_) => T::CancelWorkflowExecution,
+        C::RequestCancelExternalWorkflowExecutionCommandAttributes(_) => {
+            T::RequestCancelExternalWorkflowExecution
+        }
+        C::RecordMarkerCommandAttributes(_) => T::RecordMarker,
+        C::ContinueAsNewWorkflowExecutionCommandAttributes(_) => T::ContinueAsNewWorkflowExecution,
+        C::StartChildWorkflowExecutionCommandAttributes(_) => T::StartChildWorkflowExecution,
+        C::SignalExternalWorkflowExecutionCommandAttributes(_) => T::SignalExternalWorkflowExecution,
+        C::UpsertWorkflowSearchAttributesCommandAttributes(_) => T::UpsertWorkflowSearchAttributes,
+        C::ProtocolMessageCommandAttributes(_) => T::ProtocolMessage,
+        C::ModifyWorkflowPropertiesCommandAttributes(_) => T::ModifyWorkflowProperties,
+        C::ScheduleNexusOperationCommandAttributes(_) => T::ScheduleNexusOperation,
+        C::RequestCancelNexusOperationCommandAttributes(_) => T::RequestCancelNexusOperation,
+    }
+}
+
+/// The cause that names a command of this type as the bad one.
+fn cause_of(command_type: CommandType) -> Cause {
+    use CommandType as T;
+    match command_type {
+        T::ScheduleActivityTask => Cause::BadScheduleActivityAttributes,
+        T::RequestCancelActivityTask => Cause::BadRequestCancelActivityAttributes,
+        T::StartTimer => Cause::BadStartTimerAttributes,
+        T::CancelTimer => Cause::BadCancelTimerAttributes,
+        T::CompleteWorkflowExecution => Cause::BadCompleteWorkflowExecutionAttributes,
+        T::FailWorkflowExecution => Cause::BadFailWorkflowExecutionAttributes,
+        T::CancelWorkflowExecution => Cause::BadCancelWorkflowExecutionAttributes,
+        T::RequestCancelExternalWorkflowExecution => {
+            Cause::BadRequestCancelExternalWorkflowExecutionAttributes
+        }
+        T::RecordMarker => Cause::BadRecordMarkerAttributes,
+        T::ContinueAsNewWorkflowExecution => Cause::BadContinueAsNewAttributes,
+        T::StartChildWorkflowExecution => Cause::BadStartChildExecutionAttributes,
+        T::SignalExternalWorkflowExecution => Cause::BadSignalWorkflowExecutionAttributes,
+        T::UpsertWorkflowSearchAttributes => Cause::BadSearchAttributes,
+        T::ModifyWorkflowProperties => Cause::BadModifyWorkflowPropertiesAttributes,
+        T::ProtocolMessage => Cause::BadUpdateWorkflowExecutionMessage,
+        _ => Cause::Unspecified,
+    }
+}
+
+/// What is wrong with a priority, if anything is.
+pub fn check_priority(priority: Option<&Priority>) -> std::result::Result<(), String> {
+    /// Longest fairness key, in bytes.
+    const FAIRNESS_KEY_BYTES: usize = 64;
+    let Some(priority) = priority else { return Ok(()) };
+    if priority.priority_key < 0 {
+        return Err("priority key can't be negative".into());
+    }
+    if priority.fairness_key.len() > FAIRNESS_KEY_BYTES {
+        return Err(format!("fairness key length exceeds limit of {FAIRNESS_KEY_BYTES}"));
+    }
+    Ok(())
 }
 
 fn completed_attributes(

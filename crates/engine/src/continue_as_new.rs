@@ -11,7 +11,7 @@ use crate::proto::history::{
 use crate::proto::taskqueue::TaskQueue;
 use crate::run::{Cx, Run};
 use crate::start::StartRun;
-use crate::time::{Span, duration, span};
+use crate::time::{Span, some_duration, span};
 
 /// A run that follows this one with the same input.
 pub(crate) struct Successor {
@@ -45,6 +45,11 @@ impl Run {
             if span(timeout) < 0 {
                 return bad(format!("{what} is negative."));
             }
+        }
+        if let Some(policy) = &command.retry_policy
+            && let Err(message) = crate::backoff::validate_retry_policy(policy)
+        {
+            return bad(format!("RetryPolicy: {message}"));
         }
         crate::commands::check_size(cx, &command.input, Cause::BadContinueAsNewAttributes, || {
             "Input of the new run".into()
@@ -124,8 +129,9 @@ impl Run {
             workflow_run_timeout: run_timeout,
             workflow_task_timeout: task_timeout,
             workflow_task_completed_event_id: completed_event_id,
-            backoff_start_interval: Some(duration(delay)),
-            initiator: initiator as i32,
+            backoff_start_interval: some_duration(delay),
+            initiator: command.initiator,
+            inherit_build_id: command.inherit_build_id,
             failure: command.failure,
             last_completion_result: command.last_completion_result,
             header: command.header,

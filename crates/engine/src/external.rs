@@ -377,7 +377,8 @@ pub(crate) fn check_target_namespace(cx: &Cx<'_>, namespace: &str, cause: Cause)
         Some(_) => {
             format!("Namespace {namespace} is not the workflow's own, which is not allowed.")
         }
-        None => format!("Namespace {namespace} is not found."),
+        // Not the workflow's fault, so its task is not failed for it.
+        None => return Err(Error::NotFound(format!("Namespace {namespace} is not found."))),
     };
     Err(Error::bad_command(cause, message))
 }

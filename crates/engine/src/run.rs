@@ -331,10 +331,12 @@ impl Run {
         {
             child.started_event_id = event.event_id;
         }
-        if let Some(Attributes::WorkflowExecutionSignaledEventAttributes(signaled)) =
-            &event.attributes
-            && let Some(info) = self.state.request_ids.get_mut(&signaled.request_id)
-        {
+        let request_id = match &event.attributes {
+            Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.request_id,
+            Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => &a.attached_request_id,
+            _ => return,
+        };
+        if let Some(info) = self.state.request_ids.get_mut(request_id) {
             info.event_id = event.event_id;
         }
     }

@@ -4,7 +4,8 @@ use crate::error::{Error, Result};
 use crate::proto::common::{Header, Link, Payloads, WorkflowExecution};
 use crate::proto::enums::EventType;
 use crate::proto::history::{
-    WorkflowExecutionCancelRequestedEventAttributes, WorkflowExecutionSignaledEventAttributes,
+    WorkflowExecutionCancelRequestedEventAttributes, WorkflowExecutionOptionsUpdatedEventAttributes,
+    WorkflowExecutionSignaledEventAttributes,
 };
 use crate::record::StepKind;
 use crate::run::{Cx, Run};
@@ -121,6 +122,21 @@ impl Run {
             request_id.clone(),
             RequestIdInfo { event_type: EventType::WorkflowExecutionSignaled as i32, event_id: id.max(0) },
         );
+    }
+
+    /// Leaves the id and links of a start request that uses this run.
+    pub fn attach_start_request(&mut self, cx: &mut Cx<'_>, request_id: &str, links: Vec<Link>) {
+        if request_id.is_empty() || self.state.request_ids.contains_key(request_id) {
+            return;
+        }
+        let attributes = WorkflowExecutionOptionsUpdatedEventAttributes {
+            attached_request_id: request_id.to_owned(),
+            ..Default::default()
+        };
+        self.event_with(cx, attributes.into(), |event| {
+            event.links = links;
+            event.worker_may_ignore = true;
+        });
     }
 
     /// Remembers a request id that made no event.

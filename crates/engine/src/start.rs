@@ -11,7 +11,7 @@ use crate::proto::sdk::UserMetadata;
 use crate::record::{Begin, StepKind};
 use crate::run::{Cx, Run};
 use crate::state::{RequestIdInfo, RunState};
-use crate::time::{Span, duration, span, time};
+use crate::time::{Span, duration, some_duration, span, time};
 
 /// What a new run begins with.
 #[derive(Clone, Debug, Default)]
@@ -117,7 +117,12 @@ impl Run {
             attributes.first_execution_run_id.clone_from(&start.run_id);
         }
         attributes.attempt = attributes.attempt.max(1);
-        attributes.first_workflow_task_backoff = Some(duration(start.delay));
+        // A run that continues another says this only if there is a back-off.
+        let continues = !attributes.continued_execution_run_id.is_empty();
+        attributes.first_workflow_task_backoff = match continues {
+            true => some_duration(start.delay),
+            false => Some(duration(start.delay)),
+        };
         if attributes.workflow_execution_expiration_time.is_none() {
             let timeout = span(&attributes.workflow_execution_timeout);
             if timeout > 0 {

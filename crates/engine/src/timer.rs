@@ -20,6 +20,7 @@ impl Run {
     /// Whether a timer may be started, given those that the same workflow task starts.
     pub(crate) fn check_start_timer<'a>(
         &self,
+        cx: &Cx<'_>,
         command: &'a StartTimerCommandAttributes,
         new_timers: &mut HashSet<&'a str>,
     ) -> Result<()> {
@@ -35,8 +36,8 @@ impl Run {
                 command.timer_id
             ));
         }
-        if command.start_to_fire_timeout.is_none() {
-            return bad(format!("StartToFireTimeout is not set on timer {}.", command.timer_id));
+        if command.timer_id.len() > cx.limits.id_bytes {
+            return bad(format!("TimerId is longer than {} bytes.", cx.limits.id_bytes));
         }
         if self.state.timers.contains_key(&command.timer_id) || !new_timers.insert(&command.timer_id) {
             return Err(Error::bad_command(

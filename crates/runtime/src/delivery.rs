@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use steadfast_engine::proto::common::WorkflowExecution;
+use steadfast_engine::proto::common::{Payload, Payloads, WorkflowExecution};
 use steadfast_engine::proto::enums::{
     CancelExternalWorkflowExecutionFailedCause as CancelFailed, ParentClosePolicy,
     SignalExternalWorkflowExecutionFailedCause as SignalFailed,
@@ -110,6 +110,7 @@ impl Runtime {
         let permit = Permit::internal("start-child");
         let started = self
             .transact(&permit, &target, "", |workflow, cx| {
+                let run_id = cx.ids.uuid();
                 if let Some(current) = workflow.current_live() {
                     let found = on_existing(
                         &current.run.state,
@@ -120,12 +121,11 @@ impl Runtime {
                     match found? {
                         OnExisting::Use => return Ok(current.run.state.run_id.clone()),
                         OnExisting::TerminateAndStart => {
-                            terminate_for_reuse(&mut current.run, cx)?;
+                            terminate_for_reuse(&mut current.run, cx, &run_id)?;
                         }
                         OnExisting::Start => {}
                     }
                 }
-                let run_id = cx.ids.uuid();
                 let start = child.into_start_run(run_id.clone(), cx.now);
                 let run = Run::start(cx, start);
                 cx.new_runs.push(run);
@@ -334,11 +334,16 @@ impl Runtime {
 }
 
 /// Terminates a run because another with its workflow id takes its place.
-pub(crate) fn terminate_for_reuse(run: &mut Run, cx: &mut Cx<'_>) -> Result<()> {
+pub(crate) fn terminate_for_reuse(run: &mut Run, cx: &mut Cx<'_>, by: &str) -> Result<()> {
+    let details = Payload {
+        metadata: [("encoding".to_owned(), b"json/plain".to_vec())].into(),
+        data: format!("\"terminated by new runID: {by}\"").into_bytes(),
+        ..Payload::default()
+    };
     run.terminate(
         cx,
         "TerminateIfRunning WorkflowIdReusePolicy".into(),
-        None,
+        Some(Payloads { payloads: vec![details] }),
         "history-service".into(),
         Vec::new(),
     )?;

@@ -194,7 +194,7 @@ impl HistoryPart {
         max_events: usize,
     ) -> Result<(Vec<HistoryEvent>, i64)> {
         let mut events = Vec::new();
-        let (mut next, mut bytes) = (self.first, 0);
+        let (mut next, mut bytes, mut waited) = (self.first, 0, false);
         let stored_last = self.last.min(self.memory_from - 1);
         let mut branches = self.branches;
         branches.push(Branch { run_id: run_id.to_owned(), last_event_id: i64::MAX });
@@ -208,6 +208,12 @@ impl HistoryPart {
                     .store()
                     .read_history(&key.namespace_id, &branch.run_id, next, last, max_bytes - bytes)
                     .await?;
+                if page.is_empty() && !waited {
+                    // What another run wrote a moment ago may be on its way to the store.
+                    waited = true;
+                    runtime.projected().await?;
+                    continue;
+                }
                 if page.is_empty() {
                     return Err(crate::RuntimeError::Internal(format!(
                         "event {next} of run {run_id} is missing in the store"

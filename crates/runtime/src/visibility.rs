@@ -180,6 +180,17 @@ pub(crate) fn check_commands(
     None
 }
 
+/// Puts the types of upserted search attributes into their metadata, as histories have them.
+pub(crate) fn type_commands(namespace: &Namespace, request: &mut RespondWorkflowTaskCompletedRequest) {
+    for command in &mut request.commands {
+        if let Some(Attributes::UpsertWorkflowSearchAttributesCommandAttributes(upsert)) =
+            &mut command.attributes
+        {
+            type_search_attributes(namespace, &mut upsert.search_attributes);
+        }
+    }
+}
+
 fn is_null(payload: &Payload) -> bool {
     let encoding = payload.metadata.get("encoding").map(Vec::as_slice);
     encoding == Some(b"binary/null") || payload.data.is_empty() || payload.data == b"null" || payload.data == b"[]"

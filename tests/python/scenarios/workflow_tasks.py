@@ -221,16 +221,17 @@ async def sticky_worker_gone(scene: Scene) -> None:
     sticky = f"sticky-{scene.unique}"
     queue = {"name": sticky, "kind": "TASK_QUEUE_KIND_STICKY", "normal_name": scene.queue}
     await raw.start()
-    attributes = {"worker_task_queue": queue, "schedule_to_start_timeout": seconds(1)}
     await raw.answer(
         await raw.poll_workflow_task(),
         command("START_TIMER", timer_id="t", start_to_fire_timeout=seconds(1000)),
-        sticky_attributes=attributes,
+        sticky_attributes={"worker_task_queue": queue, "schedule_to_start_timeout": seconds(60)},
     )
     # The server believes in a sticky queue only if somebody has polled it of late.
     polling = asyncio.create_task(raw.poll_workflow_task(task_queue=queue))
     await raw.signal("taken")
-    await raw.answer(await polling, sticky_attributes=attributes)
+    await raw.answer(
+        await polling, sticky_attributes={"worker_task_queue": queue, "schedule_to_start_timeout": seconds(1)}
+    )
     await raw.signal("not taken")
     task = await raw.poll_workflow_task()
     await raw.answer(task, complete())

@@ -3,7 +3,7 @@
 use prost::Message;
 use steadfast_engine::activity::{ActivityClaim, HeartbeatAnswer, Outcome};
 use steadfast_engine::proto::common::Payloads;
-use steadfast_engine::proto::failure::Failure;
+use steadfast_engine::proto::failure::{Failure, failure::FailureInfo};
 use steadfast_engine::proto::workflowservice::{
     RecordActivityTaskHeartbeatByIdRequest, RecordActivityTaskHeartbeatRequest,
     RespondActivityTaskCanceledByIdRequest, RespondActivityTaskCanceledRequest,
@@ -74,6 +74,7 @@ impl Runtime {
         request: RespondActivityTaskFailedRequest,
     ) -> Result<()> {
         let which = self.activity_by_token(&request.task_token, &request.namespace)?;
+        check_failure(&request.failure)?;
         let failure = self.bounded_failure(request.failure);
         let outcome = Outcome::Failed(failure, request.last_heartbeat_details);
         self.end_activity(permit, which, outcome, request.identity).await
@@ -184,7 +185,8 @@ impl Runtime {
                 Ok(Some(live.run.heartbeat_activity(cx, &claim, details)?))
             })
             .await?;
-        answer.ok_or_else(|| RuntimeError::invalid("heartbeat details exceed the size limit"))
+        // The attempt has failed: the worker is told to stop it.
+        Ok(answer.unwrap_or(HeartbeatAnswer { cancel_requested: true }))
     }
 
     fn activity_by_token(&self, token: &[u8], namespace: &str) -> Result<Which> {
@@ -236,6 +238,15 @@ fn claim(run: &steadfast_engine::Run, which: &Which) -> Result<ActivityClaim> {
         Which::Token(token) => Ok(token.activity_claim()),
         Which::Id { .. } if !run.state.is_running() => Err(steadfast_engine::Error::completed().into()),
         Which::Id { activity_id, .. } => Ok(run.activity_by_id(activity_id)?),
+    }
+}
+
+/// A worker fails an activity with the failure of its own code.
+fn check_failure(failure: &Option<Failure>) -> Result<()> {
+    let info = failure.as_ref().map(|failure| &failure.failure_info);
+    match info {
+        None | Some(Some(FailureInfo::ApplicationFailureInfo(_))) => Ok(()),
+        Some(_) => Err(RuntimeError::invalid("Failure must have ApplicationFailureInfo.")),
     }
 }
 

@@ -58,6 +58,10 @@ impl Runtime {
         };
         self.transact(permit, &key, &run_id, |workflow, cx| {
             let live = workflow.named_live_of_chain(&run_id, &request.first_execution_run_id)?;
+            if !live.run.state.is_running() {
+                // It does what was asked for already.
+                return Ok(());
+            }
             Ok(live.run.request_cancel(cx, cancel)?)
         })
         .await

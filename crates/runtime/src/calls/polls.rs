@@ -10,7 +10,7 @@ use steadfast_engine::proto::workflowservice::{
 use tokio::time::Instant;
 
 use crate::calls::validate;
-use crate::error::Result;
+use crate::error::{Result, RuntimeError};
 use crate::handout::Delivery;
 use crate::matching::{Polled, PollerInfo, QueueKey, QueueKind};
 use crate::permit::Permit;
@@ -25,6 +25,7 @@ impl Runtime {
         deadline: Option<Duration>,
     ) -> Result<PollWorkflowTaskQueueResponse> {
         let namespace = self.namespaces().by_name(&request.namespace)?;
+        check_poll(&request.identity, deadline, self.limits().id_bytes)?;
         let name = validate::task_queue(&request.task_queue, self.limits().id_bytes)?.to_owned();
         let queue =
             QueueKey { namespace_id: namespace.id.clone(), name, kind: QueueKind::Workflow };
@@ -63,6 +64,7 @@ impl Runtime {
         deadline: Option<Duration>,
     ) -> Result<PollActivityTaskQueueResponse> {
         let namespace = self.namespaces().by_name(&request.namespace)?;
+        check_poll(&request.identity, deadline, self.limits().id_bytes)?;
         let name = validate::task_queue(&request.task_queue, self.limits().id_bytes)?.to_owned();
         let queue =
             QueueKey { namespace_id: namespace.id.clone(), name, kind: QueueKind::Activity };
@@ -144,5 +146,19 @@ impl Runtime {
     /// What is known of a queue.
     pub fn queue_view(&self, queue: &QueueKey) -> crate::matching::QueueView {
         self.0.matching.view(queue)
+    }
+}
+
+/// A poll that hardly waits would miss its task more often than not.
+const SHORTEST_POLL: Duration = Duration::from_secs(1);
+
+fn check_poll(identity: &str, deadline: Option<Duration>, limit: usize) -> Result<()> {
+    validate::length("Identity", identity, limit)?;
+    match deadline {
+        Some(deadline) if deadline < SHORTEST_POLL => Err(RuntimeError::failed_precondition(format!(
+            "the deadline of a long poll has to be at least {} s away",
+            SHORTEST_POLL.as_secs()
+        ))),
+        _ => Ok(()),
     }
 }

@@ -51,6 +51,8 @@ impl Runtime {
         if query.query_type.is_empty() {
             return Err(RuntimeError::invalid("QueryType is not set on request."));
         }
+        let bytes = query.query_args.as_ref().map_or(0, prost::Message::encoded_len);
+        crate::calls::validate::size("Query arguments", bytes, self.limits().blob_bytes)?;
         let until = Instant::now()
             + deadline.map_or(PATIENCE, |d| d.saturating_sub(Duration::from_millis(200)));
         let (run_id, route) = self
@@ -183,7 +185,7 @@ fn route(
     if rejected {
         return Ok(Route::Rejected(state.status));
     }
-    if state.is_running() && state.previous_started_event_id == 0 && live.run.workflow_task().is_none() {
+    if state.previous_started_event_id == 0 && live.run.workflow_task().is_none() {
         return Err(steadfast_engine::Error::WorkflowNotReady(
             "the first workflow task has not run yet: the workflow cannot be queried".into(),
         )

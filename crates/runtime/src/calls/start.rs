@@ -3,7 +3,7 @@
 
 use prost::Message;
 use steadfast_engine::proto::enums::{
-    TaskQueueKind, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    ContinueAsNewInitiator, TaskQueueKind, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
 use steadfast_engine::proto::history::WorkflowExecutionStartedEventAttributes;
 use steadfast_engine::proto::taskqueue::TaskQueue;
@@ -87,7 +87,14 @@ impl Runtime {
         request: SignalWithStartWorkflowExecutionRequest,
     ) -> Result<SignalWithStartWorkflowExecutionResponse> {
         validate::name("SignalName", &request.signal_name, self.limits().id_bytes)?;
+        let limit = self.limits().blob_bytes;
+        validate::size("Signal input", encoded(&request.signal_input), limit)?;
         let (start, signal) = split_signal_with_start(request);
+        if start.workflow_id_conflict_policy() == WorkflowIdConflictPolicy::Fail {
+            return Err(RuntimeError::invalid(
+                "Invalid WorkflowIDConflictPolicy: WORKFLOW_ID_CONFLICT_POLICY_FAIL is not supported for this operation.",
+            ));
+        }
         let mut sound = self.check_start(start)?;
         if sound.conflict == WorkflowIdConflictPolicy::Fail {
             sound.conflict = WorkflowIdConflictPolicy::UseExisting;
@@ -130,6 +137,8 @@ impl Runtime {
         validate::duration("WorkflowTaskTimeoutSeconds", &request.workflow_task_timeout)?;
         validate::duration("WorkflowStartDelay", &request.workflow_start_delay)?;
         validate::retry_policy(&request.retry_policy)?;
+        steadfast_engine::commands::check_priority(request.priority.as_ref())
+            .map_err(RuntimeError::invalid)?;
         check_schedule(&request)?;
         validate::size("Input", encoded(&request.input), limits.blob_bytes)?;
         validate::size("Memo", encoded(&request.memo), limits.memo_bytes)?;
@@ -178,6 +187,7 @@ pub(crate) fn start_in(
     cx: &mut Cx<'_>,
     start: SoundStart,
 ) -> Result<(Started, Option<Run>)> {
+    let run_id = cx.ids.uuid();
     if let Some(current) = workflow.current_live() {
         let found = on_existing(
             &current.run.state,
@@ -186,12 +196,14 @@ pub(crate) fn start_in(
             start.conflict,
         );
         match found? {
-            OnExisting::Use => return Ok((found_run(current), None)),
-            OnExisting::TerminateAndStart => terminate_for_reuse(&mut current.run, cx)?,
+            OnExisting::Use => {
+                attach(&mut current.run, cx, &start.request);
+                return Ok((found_run(current), None));
+            }
+            OnExisting::TerminateAndStart => terminate_for_reuse(&mut current.run, cx, &run_id)?,
             OnExisting::Start => {}
         }
     }
-    let run_id = cx.ids.uuid();
     let run = Run::begin(cx, start_run(cx.now, start, run_id.clone()));
     let started = Started {
         first_run_id: run_id.clone(),
@@ -200,6 +212,15 @@ pub(crate) fn start_in(
         status: WorkflowExecutionStatus::Running as i32,
     };
     Ok((started, Some(run)))
+}
+
+/// A start request that uses a running workflow may leave its request id and links there.
+fn attach(run: &mut Run, cx: &mut Cx<'_>, request: &StartWorkflowExecutionRequest) {
+    let Some(options) = &request.on_conflict_options else { return };
+    if options.attach_request_id {
+        let links = if options.attach_links { request.links.clone() } else { Vec::new() };
+        run.attach_start_request(cx, &request.request_id, links);
+    }
 }
 
 fn found_run(live: &LiveRun) -> Started {
@@ -214,6 +235,10 @@ fn found_run(live: &LiveRun) -> Started {
 
 fn start_run(now: steadfast_engine::Time, start: SoundStart, run_id: String) -> StartRun {
     let request = start.request;
+    let initiator = match request.cron_schedule.is_empty() {
+        true => ContinueAsNewInitiator::Unspecified,
+        false => ContinueAsNewInitiator::CronSchedule,
+    };
     let delay = match request.cron_schedule.is_empty() {
         true => span(&request.workflow_start_delay),
         false => first_cron_delay(&request.cron_schedule, now),
@@ -233,6 +258,7 @@ fn start_run(now: steadfast_engine::Time, start: SoundStart, run_id: String) -> 
             workflow_execution_timeout: request.workflow_execution_timeout,
             workflow_run_timeout: request.workflow_run_timeout,
             workflow_task_timeout: request.workflow_task_timeout,
+            initiator: initiator as i32,
             continued_failure: request.continued_failure,
             last_completion_result: request.last_completion_result,
             identity: request.identity,

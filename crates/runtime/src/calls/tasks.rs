@@ -41,6 +41,7 @@ impl Runtime {
             ));
         }
         let refusal = crate::visibility::check_commands(&namespace, &request);
+        crate::visibility::type_commands(&namespace, &mut request);
         let key = token.key();
         let results = std::mem::take(&mut request.query_results);
         let poller = Poller {

@@ -169,6 +169,9 @@ impl Runtime {
             return Err(RuntimeError::invalid("Update request is not set on request."));
         };
         let limits = self.limits();
+        if request.meta.is_none() {
+            return Err(RuntimeError::invalid("Update meta is not set on request."));
+        }
         let name = request.input.as_ref().map_or("", |input| input.name.as_str());
         validate::name("Update name", name, limits.id_bytes)?;
         validate::size("Update input", request.encoded_len(), limits.blob_bytes)?;
@@ -275,13 +278,14 @@ fn split(
     }
     let workflow_id = update.workflow_execution.as_ref().map_or("", |e| e.workflow_id.as_str());
     if workflow_id != start.workflow_id {
-        return Err(RuntimeError::invalid(
+        return Err(second(RuntimeError::invalid(
             "WorkflowId is not consistent with previous operation(s).",
-        ));
+        )));
     }
-    if !start.cron_schedule.is_empty() || start.request_eager_execution {
+    let delayed = steadfast_engine::time::span(&start.workflow_start_delay) > 0;
+    if !start.cron_schedule.is_empty() || start.request_eager_execution || delayed {
         return Err(first(RuntimeError::invalid(
-            "CronSchedule and eager execution are not allowed in a MultiOperation.",
+            "CronSchedule, WorkflowStartDelay and eager execution are not allowed in a MultiOperation.",
         )));
     }
     Ok((start, update))

@@ -38,6 +38,9 @@ pub fn task_queue(queue: &Option<TaskQueue>, limit: usize) -> Result<&str> {
         return Err(RuntimeError::invalid("TaskQueue is not set on request."));
     }
     length("TaskQueue", queue, limit)?;
+    if queue.starts_with("/_sys/") {
+        return Err(RuntimeError::invalid(format!("Task queue name {queue} is reserved.")));
+    }
     Ok(queue)
 }
 

@@ -24,7 +24,7 @@ use temporalio_protos::temporal::api::replication::v1::{
 use super::system::CLUSTER;
 
 /// Shortest retention.
-const MIN_RETENTION: i64 = SECOND;
+const MIN_RETENTION: i64 = 3600 * SECOND;
 
 pub(crate) async fn register(
     runtime: &Runtime,

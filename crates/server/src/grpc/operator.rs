@@ -77,9 +77,7 @@ pub(crate) async fn remove_search_attributes(
                 "Unable to remove non-custom search attributes: {name}."
             )));
         }
-        if namespace.search_attributes.remove(name).is_none() {
-            return Err(RuntimeError::not_found(format!("Search attribute {name} doesn't exist.")));
-        }
+        namespace.search_attributes.remove(name);
     }
     runtime.namespaces().put(&**runtime.store(), namespace).await?;
     Ok(RemoveSearchAttributesResponse {})
