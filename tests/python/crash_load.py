@@ -82,7 +82,10 @@ class Run:
     """Acknowledged completions, by the id of the started event."""
     seen: list[str] = field(default_factory=list)
     """Kinds of the events that the server has shown, the first one first."""
+    perhaps_completed: bool = False
+    """It was said to complete, and nobody heard the answer."""
     completed: bool = False
+    """The server has said so."""
 
 
 class Load:
@@ -108,6 +111,7 @@ class Load:
 
     def begin(self) -> None:
         loops: list[Callable[[], Awaitable[None]]] = [self.start_workflows]
+        loops += [self.look_for_completed]
         loops += [self.do_workflow_tasks] * 4
         loops += [self.do_activities] * 6
         self.tasks = [asyncio.ensure_future(loop()) for loop in loops]
@@ -302,6 +306,9 @@ class Load:
             # second attempt on, also what says that it was scheduled.
             self.saw(run, events[:-1] if task.attempt == 1 else events[:-2])
             commands = self.decide(run, events)
+            completes = any(
+                each.HasField("complete_workflow_execution_command_attributes") for each in commands
+            )
             if await self.respond(
                 "respond_workflow_task_completed",
                 RespondWorkflowTaskCompletedRequest(
@@ -312,8 +319,28 @@ class Load:
                 ),
             ):
                 run.workflow_tasks.add(task.started_event_id)
-                if any(each.HasField("complete_workflow_execution_command_attributes") for each in commands):
-                    run.completed = True
+                run.completed = completes
+            else:
+                run.perhaps_completed |= completes
+
+    async def look_for_completed(self) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            for run in [run for run in self.runs.values() if run.perhaps_completed and not run.completed]:
+                described = await self.describe(run)
+                run.completed = (
+                    described.workflow_execution_info.status
+                    == WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_COMPLETED
+                )
+
+    async def describe(self, run: Run) -> Any:
+        return await self.insist(
+            "describe_workflow_execution",
+            DescribeWorkflowExecutionRequest(
+                namespace=self.client.namespace,
+                execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id),
+            ),
+        )
 
     async def whole_history(self, task: PollWorkflowTaskQueueResponse) -> list[HistoryEvent]:
         events, token = list(task.history.events), task.next_page_token
@@ -334,7 +361,8 @@ class Load:
         kinds = [kind(event) for event in events]
         shared = min(len(kinds), len(run.seen))
         if kinds[:shared] != run.seen[:shared]:
-            self.wrong.append(f"{run.workflow_id}: was {run.seen}, is {kinds}")
+            self.wrong.append(f"{run.workflow_id}: a workflow task showed {run.seen}, a later one {kinds}")
+            run.seen = kinds
         if len(kinds) > len(run.seen):
             run.seen = kinds
 
@@ -387,6 +415,20 @@ class Load:
         recent = list(self.runs.values())[-4 * self.open_limit :]
         await self.check(run for run in recent if run.run_id)
 
+    async def check_not_denied(self) -> None:
+        """While the server cannot do its work, it may refuse to say what it has; it must not say that it
+        has not."""
+        for run in [run for run in self.runs.values() if run.run_id]:
+            execution = WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id)
+            try:
+                await self.call(
+                    "describe_workflow_execution",
+                    DescribeWorkflowExecutionRequest(namespace=self.client.namespace, execution=execution),
+                )
+            except RPCError as error:
+                if error.status not in OUTCOME_UNKNOWN:
+                    self.wrong.append(f"{run.workflow_id}: acknowledged, but {error.message}")
+
     async def check_all(self) -> None:
         assert self.runs and all(run.completed for run in self.runs.values())
         await self.check(self.runs.values())
@@ -405,7 +447,13 @@ class Load:
         deadline = asyncio.get_running_loop().time() + 15
         while True:
             completed = run.completed
-            problems = await self.problems(run)
+            try:
+                problems = await self.problems(run)
+            except RPCError as error:
+                if error.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                self.wrong.append(f"{run.workflow_id}: acknowledged, but {error.message}")
+                return
             # What comes while a workflow task is out is in the history only when that task has ended.
             if not problems or completed or asyncio.get_running_loop().time() > deadline:
                 self.wrong += problems
@@ -417,10 +465,7 @@ class Load:
         signals, activities = set(run.signals), dict(run.activities)
         workflow_tasks, completed, seen = set(run.workflow_tasks), run.completed, list(run.seen)
         execution = WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id)
-        described = await self.insist(
-            "describe_workflow_execution",
-            DescribeWorkflowExecutionRequest(namespace=self.client.namespace, execution=execution),
-        )
+        described = await self.describe(run)
         events: list[HistoryEvent] = []
         token = b""
         while True:
@@ -443,7 +488,7 @@ class Load:
 
         kinds = [kind(event) for event in events]
         expect([event.event_id for event in events] == list(range(1, len(events) + 1)), "a gap in the history")
-        expect(kinds[: len(seen)] == seen, f"events that were shown are gone, {seen}")
+        expect(kinds[: len(seen)] == seen, f"events that a workflow task showed are gone, {seen}")
         present = Counter(
             event.workflow_execution_signaled_event_attributes.signal_name
             for event in events

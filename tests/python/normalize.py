@@ -78,6 +78,9 @@ class Normalizer:
             if key in DROPPED:
                 continue
             result[self.text(key)] = "*" if key in self.masked else self.value(value)
+        if "serverFailureInfo" in result:
+            # The server's own words.
+            result["message"] = "*"
         queue = result.get("taskQueue")
         if isinstance(queue, dict) and queue.get("kind") == "TASK_QUEUE_KIND_STICKY":
             queue["name"] = "*"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import temporalio.api.operatorservice.v1 as operatorservice
 import temporalio.api.workflowservice.v1 as workflowservice
@@ -20,6 +22,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+T = TypeVar("T")
 NO_SUCH_RUN = "00000000-0000-4000-8000-000000000000"
 
 
@@ -83,6 +86,12 @@ async def refusal(call: Awaitable[Any]) -> Refusal | None:
             return Refusal(error.status.name, error.message, name, value)
         return Refusal(error.status.name, error.message, None, None)
     return None
+
+
+async def shows_at_once(client: Client) -> bool:
+    """Whether lists and counts show what was written before they were asked: the Temporal server's do later."""
+    info = await client.workflow_service.get_system_info(workflowservice.GetSystemInfoRequest())
+    return "steadfast" in info.server_version
 
 
 class Raw:
@@ -220,6 +229,16 @@ class Raw:
 
     async def list(self, query: str, **fields: Any) -> Any:
         return await self.call("list_workflow_executions", query=query, **fields)
+
+    async def shown(self, look: Callable[[], Awaitable[T]], expected: T) -> None:
+        """Asserts what a list or count shows now: the first answer counts, unless the server is slow by design."""
+        found = await look()
+        if found != expected and not await shows_at_once(self.client):
+            deadline = time.monotonic() + 15
+            while found != expected and time.monotonic() < deadline:
+                await asyncio.sleep(0.1)
+                found = await look()
+        assert found == expected
 
     async def events(self) -> list[HistoryEvent]:
         events: list[HistoryEvent] = []

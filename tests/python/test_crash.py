@@ -356,7 +356,7 @@ async def test_full_disk(small_disk: Path, tmp_path: Path, unique: str, while_fu
             server.start()
             await server.ready()
         else:
-            await load.check_present()
+            await load.check_not_denied()
             ballast.unlink()
         await load.progress(100)
         await load.finish()

@@ -8,8 +8,7 @@ pub use temporalio_protos::temporal::api as messages;
 
 /// The compiled descriptors of the whole Temporal API (a `google.protobuf.FileDescriptorSet`), for
 /// reflection and for canonical proto JSON.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub mod workflowservice {
     tonic::include_proto!("temporal.api.workflowservice.v1");

@@ -48,7 +48,11 @@ impl Dev {
         config.store.path = self.db;
         config.log.level = self.log_level;
         config.log.format = self.log_format;
-        config.namespaces.extend(self.namespace.iter().map(|name| NamespaceConfig::named(name)));
+        config.namespaces.extend(
+            self.namespace
+                .iter()
+                .map(|name| NamespaceConfig::named(name)),
+        );
         let http = config.http;
         let db = config.store.path.display().to_string();
         super::serve::run(&config, |grpc| {

@@ -17,7 +17,8 @@ impl Serve {
     /// Runs until told to stop.
     pub fn run(self) -> Result<(), String> {
         let path = self.config.display();
-        let text = std::fs::read_to_string(&self.config).map_err(|error| format!("{path}: {error}"))?;
+        let text =
+            std::fs::read_to_string(&self.config).map_err(|error| format!("{path}: {error}"))?;
         let config = Config::parse(&text).map_err(|error| format!("{path}: {error}"))?;
         run(&config, |_| {})
     }
@@ -30,10 +31,15 @@ pub fn run(config: &Config, ready: impl FnOnce(std::net::SocketAddr)) -> Result<
     if config.threads > 0 {
         builder.worker_threads(config.threads);
     }
-    let runtime = builder.enable_all().build().map_err(|error| format!("no threads: {error}"))?;
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no threads: {error}"))?;
     runtime.block_on(async {
         let stop = stop_signal()?;
-        let server = Server::start(config).await.map_err(|error| error.to_string())?;
+        let server = Server::start(config)
+            .await
+            .map_err(|error| error.to_string())?;
         let address = server.grpc_address().map_err(|error| error.to_string())?;
         tracing::info!(
             "serving gRPC on {address}, store {}; callers are not authenticated",

@@ -88,7 +88,9 @@ impl StartDev {
             http: self.http_address(),
             ..Config::default()
         };
-        config.store.path = self.db_filename.unwrap_or_else(|| PathBuf::from(":memory:"));
+        config.store.path = self
+            .db_filename
+            .unwrap_or_else(|| PathBuf::from(":memory:"));
         config.log.level = self.log_level;
         config.log.format = self.log_format;
         for pragma in &self.sqlite_pragma {
@@ -96,14 +98,20 @@ impl StartDev {
             config.store.pragmas.insert(name, value);
         }
         for name in &self.namespace {
-            if config.namespaces.iter().all(|namespace| namespace.name != *name) {
+            if config
+                .namespaces
+                .iter()
+                .all(|namespace| namespace.name != *name)
+            {
                 config.namespaces.push(NamespaceConfig::named(name));
             }
         }
         for attribute in &self.search_attribute {
             let (name, value_type) = pair("--search-attribute", attribute)?;
             for namespace in &mut config.namespaces {
-                namespace.search_attributes.insert(name.clone(), value_type.clone());
+                namespace
+                    .search_attributes
+                    .insert(name.clone(), value_type.clone());
             }
         }
         let mut unknown = Vec::new();
@@ -129,7 +137,10 @@ impl StartDev {
         match asked {
             Some(port) => Some(SocketAddr::new(ip, port)),
             None if self.headless || self.port == 0 => None,
-            None => self.port.checked_add(1000).map(|port| SocketAddr::new(ip, port)),
+            None => self
+                .port
+                .checked_add(1000)
+                .map(|port| SocketAddr::new(ip, port)),
         }
     }
 }
@@ -143,7 +154,9 @@ fn pair(flag: &str, text: &str) -> Result<(String, String), String> {
 /// Applies one of the Temporal server's settings. Returns whether it has a meaning here.
 fn apply_setting(config: &mut Config, name: &str, value: &str) -> Result<bool, String> {
     let number = || {
-        value.parse::<i64>().map_err(|_| format!("--dynamic-config-value {name} wants a number, got {value:?}"))
+        value
+            .parse::<i64>()
+            .map_err(|_| format!("--dynamic-config-value {name} wants a number, got {value:?}"))
     };
     let size = || usize::try_from(number()?).map_err(|_| format!("{name} wants a positive number"));
     let limits = &mut config.limits;
@@ -152,7 +165,9 @@ fn apply_setting(config: &mut Config, name: &str, value: &str) -> Result<bool, S
         "limit.memoSize.error" => limits.memo_bytes = Some(size()?),
         "limit.historyCount.error" => limits.history_events = Some(number()?),
         "limit.historySize.error" => limits.history_bytes = Some(number()?),
-        "limit.historyCount.suggestContinueAsNew" => limits.suggest_history_events = Some(number()?),
+        "limit.historyCount.suggestContinueAsNew" => {
+            limits.suggest_history_events = Some(number()?)
+        }
         "limit.historySize.suggestContinueAsNew" => limits.suggest_history_bytes = Some(number()?),
         "limit.numPendingActivities.error" => limits.pending = Some(size()?),
         "history.maximumSignalsPerExecution" => limits.signals = Some(number()?),

@@ -12,7 +12,9 @@ use crate::proto::command::{
     RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes,
 };
 use crate::proto::common::{Payload, Payloads};
-use crate::proto::enums::{RetryState, TaskQueueKind, TimeoutType, WorkflowTaskFailedCause as Cause};
+use crate::proto::enums::{
+    RetryState, TaskQueueKind, TimeoutType, WorkflowTaskFailedCause as Cause,
+};
 use crate::proto::failure::{Failure, failure::FailureInfo};
 use crate::proto::history::{
     ActivityTaskCancelRequestedEventAttributes, ActivityTaskCanceledEventAttributes,
@@ -85,7 +87,10 @@ impl Activity {
 
     /// Its task queue.
     pub fn task_queue(&self) -> &str {
-        self.scheduled().task_queue.as_ref().map_or("", |queue| &queue.name)
+        self.scheduled()
+            .task_queue
+            .as_ref()
+            .map_or("", |queue| &queue.name)
     }
 
     /// The next thing that happens by itself, and when.
@@ -148,20 +153,36 @@ impl Run {
         new: &mut NewIds<'a>,
     ) -> Result<()> {
         let bad = |message: String| {
-            Err(Error::bad_command(Cause::BadScheduleActivityAttributes, message))
+            Err(Error::bad_command(
+                Cause::BadScheduleActivityAttributes,
+                message,
+            ))
         };
         let id = command.activity_id.as_str();
-        let name = command.activity_type.as_ref().map_or("", |t| t.name.as_str());
+        let name = command
+            .activity_type
+            .as_ref()
+            .map_or("", |t| t.name.as_str());
         if id.is_empty() {
             return bad("ActivityId is not set on ScheduleActivityTaskCommand.".into());
         }
         if name.is_empty() {
             return bad(format!("ActivityType is not set on activity {id}."));
         }
-        let queue = command.task_queue.as_ref().map_or("", |queue| queue.name.as_str());
-        for (what, value) in [("ActivityId", id), ("ActivityType", name), ("TaskQueue", queue)] {
+        let queue = command
+            .task_queue
+            .as_ref()
+            .map_or("", |queue| queue.name.as_str());
+        for (what, value) in [
+            ("ActivityId", id),
+            ("ActivityType", name),
+            ("TaskQueue", queue),
+        ] {
             if value.len() > cx.limits.id_bytes {
-                return bad(format!("{what} of an activity is longer than {} bytes.", cx.limits.id_bytes));
+                return bad(format!(
+                    "{what} of an activity is longer than {} bytes.",
+                    cx.limits.id_bytes
+                ));
             }
         }
         if queue.is_empty() {
@@ -184,7 +205,9 @@ impl Run {
                 return bad(format!("{what} of activity {id} is negative."));
             }
         }
-        if span(&command.schedule_to_close_timeout) == 0 && span(&command.start_to_close_timeout) == 0 {
+        if span(&command.schedule_to_close_timeout) == 0
+            && span(&command.start_to_close_timeout) == 0
+        {
             return bad(format!(
                 "Activity {id} needs a StartToCloseTimeout or a ScheduleToCloseTimeout."
             ));
@@ -194,7 +217,11 @@ impl Run {
         {
             return bad(format!("RetryPolicy of activity {id}: {message}"));
         }
-        let known = self.state.activities.values().any(|a| a.scheduled().activity_id == id);
+        let known = self
+            .state
+            .activities
+            .values()
+            .any(|a| a.scheduled().activity_id == id);
         if known || !new.activities.insert(id) {
             return Err(Error::bad_command(
                 Cause::ScheduleActivityDuplicateId,
@@ -204,12 +231,18 @@ impl Run {
         if self.state.activities.len() + new.activities.len() > cx.limits.pending {
             return Err(Error::bad_command(
                 Cause::PendingActivitiesLimitExceeded,
-                format!("The workflow has {} pending activities, the limit.", cx.limits.pending),
+                format!(
+                    "The workflow has {} pending activities, the limit.",
+                    cx.limits.pending
+                ),
             ));
         }
-        crate::commands::check_size(cx, &command.input, Cause::BadScheduleActivityAttributes, || {
-            format!("Input of activity {id}")
-        })
+        crate::commands::check_size(
+            cx,
+            &command.input,
+            Cause::BadScheduleActivityAttributes,
+            || format!("Input of activity {id}"),
+        )
     }
 
     /// Whether an activity may be cancelled.
@@ -223,7 +256,9 @@ impl Run {
         if id <= 0 || id > new.last_event_id {
             return Err(Error::bad_command(
                 Cause::BadRequestCancelActivityAttributes,
-                format!("ScheduledEventId {id} of RequestCancelActivityTaskCommand is not an activity's."),
+                format!(
+                    "ScheduledEventId {id} of RequestCancelActivityTaskCommand is not an activity's."
+                ),
             ));
         }
         Ok(())
@@ -241,7 +276,8 @@ impl Run {
         let attributes = self.scheduled_activity_attributes(completed_event_id, command);
         let id = self.event_with(cx, attributes.into(), adorn);
         if offer && let Some(activity) = self.state.activities.get(&id) {
-            cx.effects.extend(self.activity_effect(id, activity, cx.now));
+            cx.effects
+                .extend(self.activity_effect(id, activity, cx.now));
         }
         id
     }
@@ -261,9 +297,16 @@ impl Run {
         let mut to_start = cap(span(&command.schedule_to_start_timeout));
         let mut start_to_close = cap(span(&command.start_to_close_timeout));
         if to_close > 0 {
-            to_start = if to_start == 0 { to_close } else { to_start.min(to_close) };
-            start_to_close =
-                if start_to_close == 0 { to_close } else { start_to_close.min(to_close) };
+            to_start = if to_start == 0 {
+                to_close
+            } else {
+                to_start.min(to_close)
+            };
+            start_to_close = if start_to_close == 0 {
+                to_close
+            } else {
+                start_to_close.min(to_close)
+            };
         } else {
             to_close = run_timeout;
             if to_start == 0 {
@@ -324,7 +367,8 @@ impl Run {
             .into(),
         );
         if !started {
-            self.event(
+            // An outcome: it comes after everything that the same task's commands do.
+            self.buffer_event(
                 cx,
                 ActivityTaskCanceledEventAttributes {
                     details: Some(not_started()),
@@ -341,7 +385,12 @@ impl Run {
     }
 
     /// The effect that offers a waiting attempt to pollers; none if it is started or not due yet.
-    pub(crate) fn activity_effect(&self, id: i64, activity: &Activity, now: Time) -> Option<Effect> {
+    pub(crate) fn activity_effect(
+        &self,
+        id: i64,
+        activity: &Activity,
+        now: Time,
+    ) -> Option<Effect> {
         let attempt = activity.attempt();
         (attempt.started_time == 0 && attempt.scheduled_time <= now).then(|| Effect::ActivityTask {
             run_id: self.state.run_id.clone(),
@@ -363,9 +412,14 @@ impl Run {
         if !self.state.is_running() {
             return Err(Error::completed());
         }
-        let activity = self.state.activities.get(&scheduled_event_id).ok_or_else(gone)?;
+        let activity = self
+            .state
+            .activities
+            .get(&scheduled_event_id)
+            .ok_or_else(gone)?;
         let current = activity.attempt();
-        if current.number != attempt || current.started_time != 0 || current.scheduled_time > cx.now {
+        if current.number != attempt || current.started_time != 0 || current.scheduled_time > cx.now
+        {
             return Err(gone());
         }
         let mut started = current.clone();
@@ -389,7 +443,11 @@ impl Run {
         if !self.state.is_running() {
             return Err(Error::completed());
         }
-        let activity = self.state.activities.get(&claim.scheduled_event_id).ok_or_else(gone)?;
+        let activity = self
+            .state
+            .activities
+            .get(&claim.scheduled_event_id)
+            .ok_or_else(gone)?;
         let attempt = activity.attempt();
         // Whoever knows the activity's id may end it before a worker has it.
         let by_id = claim.request_id.is_empty();
@@ -412,7 +470,9 @@ impl Run {
                 request_id: String::new(),
             })
             .ok_or_else(|| {
-                Error::NotFound(format!("cannot find pending activity with ActivityID {activity_id}"))
+                Error::NotFound(format!(
+                    "cannot find pending activity with ActivityID {activity_id}"
+                ))
             })
     }
 
@@ -424,7 +484,9 @@ impl Run {
         details: Option<Payloads>,
     ) -> Result<HeartbeatAnswer> {
         let activity = self.claimed_activity(claim)?;
-        let answer = HeartbeatAnswer { cancel_requested: activity.cancel_requested_event_id != 0 };
+        let answer = HeartbeatAnswer {
+            cancel_requested: activity.cancel_requested_event_id != 0,
+        };
         let mut attempt = activity.attempt().clone();
         attempt.heartbeat_time = cx.now;
         if details.is_some() {
@@ -501,7 +563,11 @@ impl Run {
 
     /// An activity that is ended before a worker has it counts as started by whoever ends it.
     fn start_for_caller(&mut self, cx: &mut Cx<'_>, id: i64, identity: &str) {
-        let Some(activity) = self.state.activities.get(&id).filter(|activity| !activity.is_started())
+        let Some(activity) = self
+            .state
+            .activities
+            .get(&id)
+            .filter(|activity| !activity.is_started())
         else {
             return;
         };
@@ -520,7 +586,8 @@ impl Run {
         match due {
             ActivityDeadline::Retry => {
                 if let Some(activity) = self.state.activities.get(&id) {
-                    cx.effects.extend(self.activity_effect(id, activity, cx.now));
+                    cx.effects
+                        .extend(self.activity_effect(id, activity, cx.now));
                 }
             }
             ActivityDeadline::TimesOut(kind) => self.time_out_activity(cx, id, kind),
@@ -529,27 +596,35 @@ impl Run {
 
     /// All that activities wait for: when, which, what. Back-offs that are over are not in it: those
     /// attempts have been offered.
-    pub(crate) fn activity_deadlines(
-        &self,
-    ) -> impl Iterator<Item = (Time, i64, ActivityDeadline)> {
+    pub(crate) fn activity_deadlines(&self) -> impl Iterator<Item = (Time, i64, ActivityDeadline)> {
         let offered_until = self.offered_until;
-        self.state.activities.iter().flat_map(move |(&id, activity)| {
-            let attempt = activity.attempt();
-            let backing_off = !activity.is_started()
-                && attempt.backoff > 0
-                && attempt.scheduled_time > offered_until;
-            let retry = backing_off.then(|| (attempt.scheduled_time, id, ActivityDeadline::Retry));
-            let timeout = activity.deadline().map(|(at, due)| (at, id, due));
-            retry.into_iter().chain(timeout)
-        })
+        self.state
+            .activities
+            .iter()
+            .flat_map(move |(&id, activity)| {
+                let attempt = activity.attempt();
+                let backing_off = !activity.is_started()
+                    && attempt.backoff > 0
+                    && attempt.scheduled_time > offered_until;
+                let retry =
+                    backing_off.then(|| (attempt.scheduled_time, id, ActivityDeadline::Retry));
+                let timeout = activity.deadline().map(|(at, due)| (at, id, due));
+                retry.into_iter().chain(timeout)
+            })
     }
 
     fn time_out_activity(&mut self, cx: &mut Cx<'_>, id: i64, kind: TimeoutType) {
-        let Some(activity) = self.state.activities.get(&id) else { return };
+        let Some(activity) = self.state.activities.get(&id) else {
+            return;
+        };
         let attempt = activity.attempt();
         let details = attempt.heartbeat_details.clone();
         let last_failure = attempt.last_failure.clone();
-        let mut failure = timeout(format!("activity {} timeout", timeout_name(kind)), kind, None);
+        let mut failure = timeout(
+            format!("activity {} timeout", timeout_name(kind)),
+            kind,
+            None,
+        );
         let mut retry_state = RetryState::Timeout;
         match kind {
             TimeoutType::StartToClose | TimeoutType::Heartbeat => {
@@ -596,9 +671,10 @@ impl Run {
             return RetryState::CancelRequested;
         }
         let next_delay = match &failure.failure_info {
-            Some(FailureInfo::ApplicationFailureInfo(info)) => {
-                info.next_retry_delay.as_ref().map(|delay| span(&Some(*delay)))
-            }
+            Some(FailureInfo::ApplicationFailureInfo(info)) => info
+                .next_retry_delay
+                .as_ref()
+                .map(|delay| span(&Some(*delay))),
             _ => None,
         };
         let attempt = activity.attempt();
@@ -627,7 +703,8 @@ impl Run {
         };
         self.set_attempt(id, next);
         if let Some(activity) = self.state.activities.get(&id) {
-            cx.effects.extend(self.activity_effect(id, activity, cx.now));
+            cx.effects
+                .extend(self.activity_effect(id, activity, cx.now));
         }
         RetryState::InProgress
     }
@@ -658,7 +735,9 @@ impl Run {
     /// Writes the started event that history does not have yet. Returns its id, 0 if no attempt was
     /// ever handed out.
     fn add_activity_started(&mut self, cx: &mut Cx<'_>, id: i64) -> i64 {
-        let Some(activity) = self.state.activities.get(&id) else { return 0 };
+        let Some(activity) = self.state.activities.get(&id) else {
+            return 0;
+        };
         let attempt = activity.attempt().clone();
         if attempt.started_time == 0 {
             return 0;
@@ -696,7 +775,11 @@ impl Run {
             Activity {
                 scheduled: Some(attributes.clone()),
                 scheduled_time: at,
-                attempt: Some(Attempt { number: 1, scheduled_time: at, ..Attempt::default() }),
+                attempt: Some(Attempt {
+                    number: 1,
+                    scheduled_time: at,
+                    ..Attempt::default()
+                }),
                 cancel_requested_event_id: 0,
             },
         );
@@ -707,7 +790,11 @@ impl Run {
         id: i64,
         attributes: &ActivityTaskCancelRequestedEventAttributes,
     ) {
-        if let Some(activity) = self.state.activities.get_mut(&attributes.scheduled_event_id) {
+        if let Some(activity) = self
+            .state
+            .activities
+            .get_mut(&attributes.scheduled_event_id)
+        {
             activity.cancel_requested_event_id = id;
         }
     }
@@ -724,7 +811,9 @@ fn not_started() -> Payloads {
         data: b"\"ACTIVITY_ID_NOT_STARTED\"".to_vec(),
         ..Payload::default()
     };
-    Payloads { payloads: vec![payload] }
+    Payloads {
+        payloads: vec![payload],
+    }
 }
 
 /// The time that an attempt may take at most, as the worker is told; none for no limit.

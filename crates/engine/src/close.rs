@@ -10,9 +10,10 @@ use crate::proto::enums::{
 };
 use crate::proto::failure::Failure;
 use crate::proto::history::{
-    HistoryEvent, WorkflowExecutionCanceledEventAttributes, WorkflowExecutionCompletedEventAttributes,
-    WorkflowExecutionFailedEventAttributes, WorkflowExecutionTerminatedEventAttributes,
-    WorkflowExecutionTimedOutEventAttributes, history_event::Attributes,
+    HistoryEvent, WorkflowExecutionCanceledEventAttributes,
+    WorkflowExecutionCompletedEventAttributes, WorkflowExecutionFailedEventAttributes,
+    WorkflowExecutionTerminatedEventAttributes, WorkflowExecutionTimedOutEventAttributes,
+    history_event::Attributes,
 };
 use crate::run::{Cx, Run};
 use crate::time::{Span, time};
@@ -31,7 +32,11 @@ impl Run {
             return Err(Error::completed());
         }
         self.fail_task_of_closing_run(cx);
-        let attributes = WorkflowExecutionTerminatedEventAttributes { reason, details, identity };
+        let attributes = WorkflowExecutionTerminatedEventAttributes {
+            reason,
+            details,
+            identity,
+        };
         self.close_with(cx, attributes.into(), links, false);
         Ok(())
     }
@@ -61,7 +66,8 @@ impl Run {
     /// The run, or its whole chain, is out of time.
     pub(crate) fn time_out(&mut self, cx: &mut Cx<'_>) {
         self.fail_task_of_closing_run(cx);
-        let whole_chain = self.state.execution_expires != 0 && self.state.execution_expires <= cx.now;
+        let whole_chain =
+            self.state.execution_expires != 0 && self.state.execution_expires <= cx.now;
         let failure = crate::failure::timeout("workflow timeout", TimeoutType::StartToClose, None);
         let (retry_state, successor) = match whole_chain {
             true => (RetryState::Timeout, None),
@@ -79,7 +85,12 @@ impl Run {
     }
 
     /// The workflow completed itself.
-    pub(crate) fn complete(&mut self, cx: &mut Cx<'_>, completed_event_id: i64, result: Option<Payloads>) {
+    pub(crate) fn complete(
+        &mut self,
+        cx: &mut Cx<'_>,
+        completed_event_id: i64,
+        result: Option<Payloads>,
+    ) {
         let successor = self.cron_backoff(cx).map(|delay| {
             self.continue_as(
                 cx,
@@ -101,7 +112,12 @@ impl Run {
     }
 
     /// The workflow failed itself; a retry policy or a cron schedule may follow it up.
-    pub(crate) fn fail(&mut self, cx: &mut Cx<'_>, completed_event_id: i64, failure: Option<Failure>) {
+    pub(crate) fn fail(
+        &mut self,
+        cx: &mut Cx<'_>,
+        completed_event_id: i64,
+        failure: Option<Failure>,
+    ) {
         let (retry_state, successor) = self.follow_up(cx, failure.as_ref());
         let successor = successor.map(|successor| self.continue_as(cx, successor));
         let attributes = WorkflowExecutionFailedEventAttributes {
@@ -114,7 +130,12 @@ impl Run {
     }
 
     /// The workflow cancelled itself.
-    pub(crate) fn cancel(&mut self, cx: &mut Cx<'_>, completed_event_id: i64, details: Option<Payloads>) {
+    pub(crate) fn cancel(
+        &mut self,
+        cx: &mut Cx<'_>,
+        completed_event_id: i64,
+        details: Option<Payloads>,
+    ) {
         let attributes = WorkflowExecutionCanceledEventAttributes {
             workflow_task_completed_event_id: completed_event_id,
             details,
@@ -138,12 +159,18 @@ impl Run {
         });
         self.send_closing_messages(cx, &event, has_successor);
         self.abort_updates(cx, has_successor);
-        cx.effects.push(Effect::Closed { run_id: self.state.run_id.clone() });
+        cx.effects.push(Effect::Closed {
+            run_id: self.state.run_id.clone(),
+        });
     }
 
     /// What follows a failed or timed-out run: another attempt, the next run of its schedule, or
     /// nothing, and why.
-    fn follow_up(&mut self, cx: &Cx<'_>, failure: Option<&Failure>) -> (RetryState, Option<Successor>) {
+    fn follow_up(
+        &mut self,
+        cx: &Cx<'_>,
+        failure: Option<&Failure>,
+    ) -> (RetryState, Option<Successor>) {
         let start = self.state.start();
         let retry = next_attempt(
             start.retry_policy.as_ref(),
@@ -195,13 +222,21 @@ impl Run {
     pub(crate) fn apply_closed(&mut self, event: &HistoryEvent) {
         use Attributes as A;
         let (status, successor) = match &event.attributes {
-            Some(A::WorkflowExecutionCompletedEventAttributes(a)) => (Status::Completed, &a.new_execution_run_id),
-            Some(A::WorkflowExecutionFailedEventAttributes(a)) => (Status::Failed, &a.new_execution_run_id),
-            Some(A::WorkflowExecutionTimedOutEventAttributes(a)) => (Status::TimedOut, &a.new_execution_run_id),
+            Some(A::WorkflowExecutionCompletedEventAttributes(a)) => {
+                (Status::Completed, &a.new_execution_run_id)
+            }
+            Some(A::WorkflowExecutionFailedEventAttributes(a)) => {
+                (Status::Failed, &a.new_execution_run_id)
+            }
+            Some(A::WorkflowExecutionTimedOutEventAttributes(a)) => {
+                (Status::TimedOut, &a.new_execution_run_id)
+            }
             Some(A::WorkflowExecutionContinuedAsNewEventAttributes(a)) => {
                 (Status::ContinuedAsNew, &a.new_execution_run_id)
             }
-            Some(A::WorkflowExecutionCanceledEventAttributes(_)) => (Status::Canceled, &String::new()),
+            Some(A::WorkflowExecutionCanceledEventAttributes(_)) => {
+                (Status::Canceled, &String::new())
+            }
             _ => (Status::Terminated, &String::new()),
         };
         self.state.status = status as i32;

@@ -89,17 +89,27 @@ impl Run {
             return Ok(Completion::HeartbeatTimedOut);
         }
         if task.speculative && self.speculative.is_some() && self.only_rejections(&request) {
-            return Ok(Completion::Done(self.drop_task(cx, &task, request, next_poller)));
+            return Ok(Completion::Done(self.drop_task(
+                cx,
+                &task,
+                request,
+                next_poller,
+            )));
         }
-        let had_buffered = !self.state.buffered.is_empty();
-        self.set_heartbeat_since(if heartbeat { task.original_scheduled_time } else { 0 });
+        self.set_heartbeat_since(if heartbeat {
+            task.original_scheduled_time
+        } else {
+            0
+        });
         let completed = self.add_completed_event(cx, &task, completed_attributes(&mut request));
         self.take_sticky(&request);
         let mut done = Completed::default();
-        let closed_activity = self.handle_commands(cx, completed, &mut request, next_poller, &mut done)?;
+        let closed_activity =
+            self.handle_commands(cx, completed, &mut request, next_poller, &mut done)?;
         self.reject_unprocessed_updates(cx, &task, request.force_create_new_workflow_task);
         if self.state.is_running() {
-            let normal = request.force_create_new_workflow_task || had_buffered || closed_activity;
+            let unseen = !self.state.buffered.is_empty();
+            let normal = request.force_create_new_workflow_task || unseen || closed_activity;
             if normal {
                 self.schedule_workflow_task(cx);
             } else if self.has_undelivered_updates() {
@@ -111,7 +121,11 @@ impl Run {
     }
 
     /// Everything that can be wrong with an answer.
-    fn check_answer(&self, cx: &Cx<'_>, request: &RespondWorkflowTaskCompletedRequest) -> Result<()> {
+    fn check_answer(
+        &self,
+        cx: &Cx<'_>,
+        request: &RespondWorkflowTaskCompletedRequest,
+    ) -> Result<()> {
         check_sequence(&request.commands)?;
         let mut new = NewIds {
             // The task's own events come before those of its commands.
@@ -121,7 +135,10 @@ impl Run {
         for command in &request.commands {
             let closes = self.check_command(cx, command, &mut new)?;
             if closes && !self.state.buffered.is_empty() {
-                return Err(Error::bad_command(Cause::UnhandledCommand, "UnhandledCommand"));
+                return Err(Error::bad_command(
+                    Cause::UnhandledCommand,
+                    "UnhandledCommand",
+                ));
             }
         }
         self.check_messages(cx, &request.messages, &request.commands)
@@ -144,11 +161,17 @@ impl Run {
             }
         };
         match attributes {
-            C::ScheduleActivityTaskCommandAttributes(a) => self.check_schedule_activity(cx, a, new)?,
-            C::RequestCancelActivityTaskCommandAttributes(a) => self.check_cancel_activity(a, new)?,
+            C::ScheduleActivityTaskCommandAttributes(a) => {
+                self.check_schedule_activity(cx, a, new)?
+            }
+            C::RequestCancelActivityTaskCommandAttributes(a) => {
+                self.check_cancel_activity(a, new)?
+            }
             C::StartTimerCommandAttributes(a) => self.check_start_timer(cx, a, &mut new.timers)?,
             C::CancelTimerCommandAttributes(a) => self.check_cancel_timer(a, &mut new.timers)?,
-            C::StartChildWorkflowExecutionCommandAttributes(a) => self.check_start_child(cx, a, new)?,
+            C::StartChildWorkflowExecutionCommandAttributes(a) => {
+                self.check_start_child(cx, a, new)?
+            }
             C::SignalExternalWorkflowExecutionCommandAttributes(a) => {
                 self.check_signal_external(cx, a, new)?;
             }
@@ -162,9 +185,12 @@ impl Run {
             C::ModifyWorkflowPropertiesCommandAttributes(a) => self.check_properties(cx, a)?,
             C::ProtocolMessageCommandAttributes(_) => {}
             C::CompleteWorkflowExecutionCommandAttributes(a) => {
-                check_size(cx, &a.result, Cause::BadCompleteWorkflowExecutionAttributes, || {
-                    "Result of the workflow".into()
-                })?;
+                check_size(
+                    cx,
+                    &a.result,
+                    Cause::BadCompleteWorkflowExecutionAttributes,
+                    || "Result of the workflow".into(),
+                )?;
                 return Ok(true);
             }
             C::FailWorkflowExecutionCommandAttributes(a) => {
@@ -215,7 +241,9 @@ impl Run {
             if !self.state.is_running() {
                 break;
             }
-            let Some(attributes) = command.attributes else { continue };
+            let Some(attributes) = command.attributes else {
+                continue;
+            };
             let metadata = command.user_metadata;
             let markers = command.event_group_markers;
             let adorn = |event: &mut HistoryEvent| {
@@ -299,8 +327,17 @@ impl Run {
     }
 
     /// Starts an activity for the worker that scheduled it, without a round through its queue.
-    fn start_eager_activity(&mut self, cx: &mut Cx<'_>, id: i64, worker: &Poller, done: &mut Completed) {
-        let poller = Poller { request_id: cx.ids.uuid(), ..worker.clone() };
+    fn start_eager_activity(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: i64,
+        worker: &Poller,
+        done: &mut Completed,
+    ) {
+        let poller = Poller {
+            request_id: cx.ids.uuid(),
+            ..worker.clone()
+        };
         if self.start_activity(cx, id, 1, &poller).is_ok() {
             done.eager_activities.push(id);
         }
@@ -314,7 +351,9 @@ impl Run {
         next_poller: Option<&Poller>,
         done: &mut Completed,
     ) {
-        let Some(poller) = next_poller.filter(|_| request.return_new_workflow_task) else { return };
+        let Some(poller) = next_poller.filter(|_| request.return_new_workflow_task) else {
+            return;
+        };
         let Some(id) = self
             .workflow_task()
             .filter(|task| task.started_event_id == 0)
@@ -361,7 +400,9 @@ impl Run {
         request: &RespondWorkflowTaskCompletedRequest,
         error: Error,
     ) -> Result<Completion> {
-        let Error::BadCommand { cause, message } = &error else { return Err(error) };
+        let Error::BadCommand { cause, message } = &error else {
+            return Err(error);
+        };
         if task.attempt > 1 && *cause != Cause::UnhandledCommand {
             // It fails again and again: leaving it to its time-out is what paces the attempts.
             return Err(Error::InvalidArgument(message.clone()));
@@ -449,7 +490,9 @@ fn type_of(attributes: &C) -> CommandType {
         C::RecordMarkerCommandAttributes(_) => T::RecordMarker,
         C::ContinueAsNewWorkflowExecutionCommandAttributes(_) => T::ContinueAsNewWorkflowExecution,
         C::StartChildWorkflowExecutionCommandAttributes(_) => T::StartChildWorkflowExecution,
-        C::SignalExternalWorkflowExecutionCommandAttributes(_) => T::SignalExternalWorkflowExecution,
+        C::SignalExternalWorkflowExecutionCommandAttributes(_) => {
+            T::SignalExternalWorkflowExecution
+        }
         C::UpsertWorkflowSearchAttributesCommandAttributes(_) => T::UpsertWorkflowSearchAttributes,
         C::ProtocolMessageCommandAttributes(_) => T::ProtocolMessage,
         C::ModifyWorkflowPropertiesCommandAttributes(_) => T::ModifyWorkflowProperties,
@@ -487,12 +530,16 @@ fn cause_of(command_type: CommandType) -> Cause {
 pub fn check_priority(priority: Option<&Priority>) -> std::result::Result<(), String> {
     /// Longest fairness key, in bytes.
     const FAIRNESS_KEY_BYTES: usize = 64;
-    let Some(priority) = priority else { return Ok(()) };
+    let Some(priority) = priority else {
+        return Ok(());
+    };
     if priority.priority_key < 0 {
         return Err("priority key can't be negative".into());
     }
     if priority.fairness_key.len() > FAIRNESS_KEY_BYTES {
-        return Err(format!("fairness key length exceeds limit of {FAIRNESS_KEY_BYTES}"));
+        return Err(format!(
+            "fairness key length exceeds limit of {FAIRNESS_KEY_BYTES}"
+        ));
     }
     Ok(())
 }
@@ -523,6 +570,10 @@ pub(crate) fn check_size(
     }
     Err(Error::bad_command(
         cause,
-        format!("{} has {bytes} bytes, more than the limit of {}.", what(), cx.limits.blob_bytes),
+        format!(
+            "{} has {bytes} bytes, more than the limit of {}.",
+            what(),
+            cx.limits.blob_bytes
+        ),
     ))
 }

@@ -3,7 +3,9 @@
 use crate::error::{Error, Result};
 use crate::proto::command::ContinueAsNewWorkflowExecutionCommandAttributes;
 use crate::proto::common::Payloads;
-use crate::proto::enums::{ContinueAsNewInitiator, TaskQueueKind, WorkflowTaskFailedCause as Cause};
+use crate::proto::enums::{
+    ContinueAsNewInitiator, TaskQueueKind, WorkflowTaskFailedCause as Cause,
+};
 use crate::proto::failure::Failure;
 use crate::proto::history::{
     WorkflowExecutionContinuedAsNewEventAttributes, WorkflowExecutionStartedEventAttributes,
@@ -29,12 +31,23 @@ impl Run {
         cx: &Cx<'_>,
         command: &ContinueAsNewWorkflowExecutionCommandAttributes,
     ) -> Result<()> {
-        let bad = |message: String| Err(Error::bad_command(Cause::BadContinueAsNewAttributes, message));
-        let name = command.workflow_type.as_ref().map_or("", |t| t.name.as_str());
+        let bad = |message: String| {
+            Err(Error::bad_command(
+                Cause::BadContinueAsNewAttributes,
+                message,
+            ))
+        };
+        let name = command
+            .workflow_type
+            .as_ref()
+            .map_or("", |t| t.name.as_str());
         let queue = command.task_queue.as_ref().map_or("", |q| q.name.as_str());
         for (what, value) in [("WorkflowType", name), ("TaskQueue", queue)] {
             if value.len() > cx.limits.id_bytes {
-                return bad(format!("{what} is longer than {} bytes.", cx.limits.id_bytes));
+                return bad(format!(
+                    "{what} is longer than {} bytes.",
+                    cx.limits.id_bytes
+                ));
             }
         }
         for (what, timeout) in [
@@ -51,9 +64,12 @@ impl Run {
         {
             return bad(format!("RetryPolicy: {message}"));
         }
-        crate::commands::check_size(cx, &command.input, Cause::BadContinueAsNewAttributes, || {
-            "Input of the new run".into()
-        })
+        crate::commands::check_size(
+            cx,
+            &command.input,
+            Cause::BadContinueAsNewAttributes,
+            || "Input of the new run".into(),
+        )
     }
 
     /// Closes this run and begins the one that its command describes.
@@ -77,7 +93,8 @@ impl Run {
             kind: TaskQueueKind::Normal as i32,
             normal_name: String::new(),
         };
-        let or_start = |mine: Option<prost_types::Duration>, of_start: &Option<prost_types::Duration>| {
+        let or_start = |mine: Option<prost_types::Duration>,
+                        of_start: &Option<prost_types::Duration>| {
             if span(&mine) > 0 { mine } else { *of_start }
         };
         let run_timeout = or_start(command.workflow_run_timeout, &start.workflow_run_timeout);
@@ -93,9 +110,7 @@ impl Run {
             Ok(ContinueAsNewInitiator::Unspecified) | Err(_) => ContinueAsNewInitiator::Workflow,
             Ok(initiator) => initiator,
         };
-        let memo = command.memo.or_else(|| self.state.memo.clone());
-        let search_attributes =
-            command.search_attributes.or_else(|| self.state.search_attributes.clone());
+        let (memo, search_attributes) = (command.memo, command.search_attributes);
         let attributes = WorkflowExecutionStartedEventAttributes {
             workflow_type: workflow_type.clone(),
             task_queue: Some(task_queue.clone()),
@@ -108,12 +123,8 @@ impl Run {
                 .last_completion_result
                 .clone()
                 .or_else(|| start.last_completion_result.clone()),
-            // The chain's own retry policy goes on unless the command brings another.
-            retry_policy: command.retry_policy.or_else(|| start.retry_policy.clone()),
-            cron_schedule: match command.cron_schedule.is_empty() {
-                true => start.cron_schedule.clone(),
-                false => command.cron_schedule,
-            },
+            retry_policy: command.retry_policy,
+            cron_schedule: command.cron_schedule,
             memo: memo.clone(),
             search_attributes: search_attributes.clone(),
             header: command.header.clone(),
@@ -198,7 +209,7 @@ impl Run {
             run_id: run_id.clone(),
             request_id: cx.ids.uuid(),
             attributes,
-            user_metadata: self.state.user_metadata.clone(),
+            user_metadata: None,
             links: Vec::new(),
             delay,
         };

@@ -19,10 +19,16 @@ impl Run {
             return None;
         }
         let state = &self.state;
-        let expires = [state.run_expires, state.execution_expires].into_iter().filter(|&at| at != 0);
+        let expires = [state.run_expires, state.execution_expires]
+            .into_iter()
+            .filter(|&at| at != 0);
         let timers = state.timers.values().map(|timer| timer.fires);
         let activities = self.activity_deadlines().map(|(at, _, _)| at);
-        expires.chain(self.workflow_task_deadline()).chain(timers).chain(activities).min()
+        expires
+            .chain(self.workflow_task_deadline())
+            .chain(timers)
+            .chain(activities)
+            .min()
     }
 
     /// Does all that is due at `cx.now`, earliest first.
@@ -34,7 +40,9 @@ impl Run {
             if !self.state.is_running() {
                 return;
             }
-            let Some(due) = self.earliest_due(cx.now) else { return };
+            let Some(due) = self.earliest_due(cx.now) else {
+                return;
+            };
             match due {
                 Due::Execution => self.time_out(cx),
                 Due::WorkflowTask => self.workflow_task_due(cx),
@@ -63,8 +71,13 @@ impl Run {
             .into_iter()
             .filter(|&at| at != 0)
             .map(|at| (at, Due::Execution));
-        let task = self.workflow_task_deadline().map(|at| (at, Due::WorkflowTask));
-        let timers = state.timers.iter().map(|(id, timer)| (timer.fires, Due::Timer(id.clone())));
+        let task = self
+            .workflow_task_deadline()
+            .map(|at| (at, Due::WorkflowTask));
+        let timers = state
+            .timers
+            .iter()
+            .map(|(id, timer)| (timer.fires, Due::Timer(id.clone())));
         let activities = self
             .activity_deadlines()
             .map(|(at, id, due)| (at, Due::Activity(id, due)));

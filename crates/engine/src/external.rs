@@ -378,7 +378,11 @@ pub(crate) fn check_target_namespace(cx: &Cx<'_>, namespace: &str, cause: Cause)
             format!("Namespace {namespace} is not the workflow's own, which is not allowed.")
         }
         // Not the workflow's fault, so its task is not failed for it.
-        None => return Err(Error::NotFound(format!("Namespace {namespace} is not found."))),
+        None => {
+            return Err(Error::NotFound(format!(
+                "Namespace {namespace} is not found."
+            )));
+        }
     };
     Err(Error::bad_command(cause, message))
 }

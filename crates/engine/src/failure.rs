@@ -2,10 +2,7 @@
 
 use crate::proto::common::Payloads;
 use crate::proto::enums::TimeoutType;
-use crate::proto::failure::{
-    Failure, ServerFailureInfo,
-    TimeoutFailureInfo, failure::FailureInfo,
-};
+use crate::proto::failure::{Failure, ServerFailureInfo, TimeoutFailureInfo, failure::FailureInfo};
 
 /// Name of the server as the source of a failure.
 pub const SOURCE: &str = "Server";
@@ -15,13 +12,19 @@ pub fn server(message: impl Into<String>, non_retryable: bool) -> Failure {
     Failure {
         message: message.into(),
         source: SOURCE.into(),
-        failure_info: Some(FailureInfo::ServerFailureInfo(ServerFailureInfo { non_retryable })),
+        failure_info: Some(FailureInfo::ServerFailureInfo(ServerFailureInfo {
+            non_retryable,
+        })),
         ..Failure::default()
     }
 }
 
 /// A time-out.
-pub fn timeout(message: impl Into<String>, kind: TimeoutType, details: Option<Payloads>) -> Failure {
+pub fn timeout(
+    message: impl Into<String>,
+    kind: TimeoutType,
+    details: Option<Payloads>,
+) -> Failure {
     Failure {
         message: message.into(),
         source: SOURCE.into(),

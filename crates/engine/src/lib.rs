@@ -50,8 +50,7 @@ pub mod proto {
         enums::v1 as enums, errordetails::v1 as errordetails, failure::v1 as failure,
         filter::v1 as filter, history::v1 as history, namespace::v1 as namespace,
         operatorservice::v1 as operatorservice, protocol::v1 as protocol, query::v1 as query,
-        sdk::v1 as sdk, taskqueue::v1 as taskqueue, update::v1 as update,
-        version::v1 as version, worker::v1 as worker, workflow::v1 as workflow,
-        workflowservice::v1 as workflowservice,
+        sdk::v1 as sdk, taskqueue::v1 as taskqueue, update::v1 as update, version::v1 as version,
+        worker::v1 as worker, workflow::v1 as workflow, workflowservice::v1 as workflowservice,
     };
 }

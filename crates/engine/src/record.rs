@@ -66,7 +66,10 @@ pub struct Cause {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Step {
     /// What kind.
-    #[prost(oneof = "StepKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(
+        oneof = "StepKind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub kind: Option<StepKind>,
 }
 

@@ -98,7 +98,10 @@ pub struct Run {
 impl Run {
     /// A run that was stored.
     pub fn from_state(state: RunState) -> Self {
-        Self { state, ..Self::default() }
+        Self {
+            state,
+            ..Self::default()
+        }
     }
 
     /// Takes the record that the decisions since the last call made; none if nothing changed.
@@ -162,8 +165,28 @@ impl Run {
     ) -> i64 {
         self.make_speculative_task_real(cx);
         let buffer = waits_for_workflow_task(&attributes) && self.state.workflow_task_started();
+        self.add_event(cx, attributes, buffer, adorn)
+    }
+
+    /// Adds an event to the buffer although no workflow task is started: it gets its place when the
+    /// next one is scheduled.
+    pub(crate) fn buffer_event(&mut self, cx: &Cx<'_>, attributes: Attributes) {
+        self.add_event(cx, attributes, true, |_| {});
+    }
+
+    fn add_event(
+        &mut self,
+        cx: &Cx<'_>,
+        attributes: Attributes,
+        buffer: bool,
+        adorn: impl FnOnce(&mut HistoryEvent),
+    ) -> i64 {
         let mut event = HistoryEvent {
-            event_id: if buffer { BUFFERED } else { self.state.next_event_id },
+            event_id: if buffer {
+                BUFFERED
+            } else {
+                self.state.next_event_id
+            },
             event_time: Some(timestamp(cx.now)),
             event_type: attributes.event_type() as i32,
             attributes: Some(attributes),
@@ -208,7 +231,10 @@ impl Run {
             event.event_id = id;
             wire_started_ids(event, &mut started);
         }
-        let events = events.iter().map(|event| Bytes::from(event.encode_to_vec())).collect();
+        let events = events
+            .iter()
+            .map(|event| Bytes::from(event.encode_to_vec()))
+            .collect();
         self.step(StepKind::Flush(Flush { events }));
     }
 
@@ -333,7 +359,9 @@ impl Run {
         }
         let request_id = match &event.attributes {
             Some(Attributes::WorkflowExecutionSignaledEventAttributes(a)) => &a.request_id,
-            Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => &a.attached_request_id,
+            Some(Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(a)) => {
+                &a.attached_request_id
+            }
             _ => return,
         };
         if let Some(info) = self.state.request_ids.get_mut(request_id) {
@@ -345,7 +373,9 @@ impl Run {
     fn apply_attributes(&mut self, event: &HistoryEvent) {
         use Attributes as A;
         let id = event.event_id;
-        let Some(attributes) = &event.attributes else { return };
+        let Some(attributes) = &event.attributes else {
+            return;
+        };
         match attributes {
             A::WorkflowExecutionStartedEventAttributes(a) => self.apply_started(event, a),
             A::WorkflowExecutionCompletedEventAttributes(_)
@@ -354,24 +384,38 @@ impl Run {
             | A::WorkflowExecutionCanceledEventAttributes(_)
             | A::WorkflowExecutionTerminatedEventAttributes(_)
             | A::WorkflowExecutionContinuedAsNewEventAttributes(_) => self.apply_closed(event),
-            A::WorkflowTaskScheduledEventAttributes(a) => self.apply_workflow_task_scheduled(event, a),
+            A::WorkflowTaskScheduledEventAttributes(a) => {
+                self.apply_workflow_task_scheduled(event, a)
+            }
             A::WorkflowTaskStartedEventAttributes(a) => self.apply_workflow_task_started(event, a),
-            A::WorkflowTaskCompletedEventAttributes(a) => self.apply_workflow_task_completed(event, a),
+            A::WorkflowTaskCompletedEventAttributes(a) => {
+                self.apply_workflow_task_completed(event, a)
+            }
             A::WorkflowTaskFailedEventAttributes(a) => self.apply_workflow_task_failed(a),
             A::WorkflowTaskTimedOutEventAttributes(a) => self.apply_workflow_task_timed_out(a),
             A::ActivityTaskScheduledEventAttributes(a) => self.apply_activity_scheduled(event, a),
             A::ActivityTaskCancelRequestedEventAttributes(a) => {
                 self.apply_activity_cancel_requested(id, a);
             }
-            A::ActivityTaskCompletedEventAttributes(a) => self.apply_activity_closed(a.scheduled_event_id),
-            A::ActivityTaskFailedEventAttributes(a) => self.apply_activity_closed(a.scheduled_event_id),
-            A::ActivityTaskTimedOutEventAttributes(a) => self.apply_activity_closed(a.scheduled_event_id),
-            A::ActivityTaskCanceledEventAttributes(a) => self.apply_activity_closed(a.scheduled_event_id),
+            A::ActivityTaskCompletedEventAttributes(a) => {
+                self.apply_activity_closed(a.scheduled_event_id)
+            }
+            A::ActivityTaskFailedEventAttributes(a) => {
+                self.apply_activity_closed(a.scheduled_event_id)
+            }
+            A::ActivityTaskTimedOutEventAttributes(a) => {
+                self.apply_activity_closed(a.scheduled_event_id)
+            }
+            A::ActivityTaskCanceledEventAttributes(a) => {
+                self.apply_activity_closed(a.scheduled_event_id)
+            }
             A::TimerStartedEventAttributes(a) => self.apply_timer_started(event, a),
             A::TimerFiredEventAttributes(a) => self.apply_timer_closed(&a.timer_id),
             A::TimerCanceledEventAttributes(a) => self.apply_timer_closed(&a.timer_id),
             A::WorkflowExecutionSignaledEventAttributes(a) => self.apply_signaled(id, a),
-            A::WorkflowExecutionCancelRequestedEventAttributes(_) => self.state.cancel_requested = true,
+            A::WorkflowExecutionCancelRequestedEventAttributes(_) => {
+                self.state.cancel_requested = true
+            }
             A::StartChildWorkflowExecutionInitiatedEventAttributes(a) => {
                 self.apply_child_initiated(event, a);
             }
@@ -414,9 +458,15 @@ impl Run {
             }
             A::UpsertWorkflowSearchAttributesEventAttributes(a) => self.apply_search_attributes(a),
             A::WorkflowPropertiesModifiedEventAttributes(a) => self.apply_properties(a),
-            A::WorkflowExecutionUpdateAcceptedEventAttributes(a) => self.apply_update_accepted(id, a),
-            A::WorkflowExecutionUpdateCompletedEventAttributes(a) => self.apply_update_completed(id, a),
-            A::WorkflowExecutionOptionsUpdatedEventAttributes(a) => self.apply_options_updated(id, a),
+            A::WorkflowExecutionUpdateAcceptedEventAttributes(a) => {
+                self.apply_update_accepted(id, a)
+            }
+            A::WorkflowExecutionUpdateCompletedEventAttributes(a) => {
+                self.apply_update_completed(id, a)
+            }
+            A::WorkflowExecutionOptionsUpdatedEventAttributes(a) => {
+                self.apply_options_updated(id, a)
+            }
             _ => {}
         }
     }
@@ -477,15 +527,33 @@ fn wire_started_ids(event: &mut HistoryEvent, started: &mut std::collections::Ha
             started.insert(a.initiated_event_id, id);
             return;
         }
-        Some(A::ActivityTaskCompletedEventAttributes(a)) => (a.scheduled_event_id, &mut a.started_event_id),
-        Some(A::ActivityTaskFailedEventAttributes(a)) => (a.scheduled_event_id, &mut a.started_event_id),
-        Some(A::ActivityTaskCanceledEventAttributes(a)) => (a.scheduled_event_id, &mut a.started_event_id),
-        Some(A::ActivityTaskTimedOutEventAttributes(a)) => (a.scheduled_event_id, &mut a.started_event_id),
-        Some(A::ChildWorkflowExecutionCompletedEventAttributes(a)) => (a.initiated_event_id, &mut a.started_event_id),
-        Some(A::ChildWorkflowExecutionFailedEventAttributes(a)) => (a.initiated_event_id, &mut a.started_event_id),
-        Some(A::ChildWorkflowExecutionCanceledEventAttributes(a)) => (a.initiated_event_id, &mut a.started_event_id),
-        Some(A::ChildWorkflowExecutionTimedOutEventAttributes(a)) => (a.initiated_event_id, &mut a.started_event_id),
-        Some(A::ChildWorkflowExecutionTerminatedEventAttributes(a)) => (a.initiated_event_id, &mut a.started_event_id),
+        Some(A::ActivityTaskCompletedEventAttributes(a)) => {
+            (a.scheduled_event_id, &mut a.started_event_id)
+        }
+        Some(A::ActivityTaskFailedEventAttributes(a)) => {
+            (a.scheduled_event_id, &mut a.started_event_id)
+        }
+        Some(A::ActivityTaskCanceledEventAttributes(a)) => {
+            (a.scheduled_event_id, &mut a.started_event_id)
+        }
+        Some(A::ActivityTaskTimedOutEventAttributes(a)) => {
+            (a.scheduled_event_id, &mut a.started_event_id)
+        }
+        Some(A::ChildWorkflowExecutionCompletedEventAttributes(a)) => {
+            (a.initiated_event_id, &mut a.started_event_id)
+        }
+        Some(A::ChildWorkflowExecutionFailedEventAttributes(a)) => {
+            (a.initiated_event_id, &mut a.started_event_id)
+        }
+        Some(A::ChildWorkflowExecutionCanceledEventAttributes(a)) => {
+            (a.initiated_event_id, &mut a.started_event_id)
+        }
+        Some(A::ChildWorkflowExecutionTimedOutEventAttributes(a)) => {
+            (a.initiated_event_id, &mut a.started_event_id)
+        }
+        Some(A::ChildWorkflowExecutionTerminatedEventAttributes(a)) => {
+            (a.initiated_event_id, &mut a.started_event_id)
+        }
         _ => return,
     };
     if let Some(started) = started.get(&of) {

@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::proto::common::{Header, Link, Payloads, WorkflowExecution};
 use crate::proto::enums::EventType;
 use crate::proto::history::{
-    WorkflowExecutionCancelRequestedEventAttributes, WorkflowExecutionOptionsUpdatedEventAttributes,
-    WorkflowExecutionSignaledEventAttributes,
+    WorkflowExecutionCancelRequestedEventAttributes,
+    WorkflowExecutionOptionsUpdatedEventAttributes, WorkflowExecutionSignaledEventAttributes,
 };
 use crate::record::StepKind;
 use crate::run::{Cx, Run};
@@ -52,7 +52,11 @@ impl Run {
             return Err(Error::completed());
         }
         if !signal.request_id.is_empty()
-            && self.state.signal_request_ids.binary_search(&signal.request_id).is_ok()
+            && self
+                .state
+                .signal_request_ids
+                .binary_search(&signal.request_id)
+                .is_ok()
         {
             return Ok(());
         }
@@ -109,7 +113,11 @@ impl Run {
         Ok(())
     }
 
-    pub(crate) fn apply_signaled(&mut self, id: i64, attributes: &WorkflowExecutionSignaledEventAttributes) {
+    pub(crate) fn apply_signaled(
+        &mut self,
+        id: i64,
+        attributes: &WorkflowExecutionSignaledEventAttributes,
+    ) {
         self.state.signal_count += 1;
         if attributes.request_id.is_empty() {
             return;
@@ -120,7 +128,10 @@ impl Run {
         }
         self.state.request_ids.insert(
             request_id.clone(),
-            RequestIdInfo { event_type: EventType::WorkflowExecutionSignaled as i32, event_id: id.max(0) },
+            RequestIdInfo {
+                event_type: EventType::WorkflowExecutionSignaled as i32,
+                event_id: id.max(0),
+            },
         );
     }
 
@@ -142,7 +153,11 @@ impl Run {
     /// Remembers a request id that made no event.
     pub fn remember_request(&mut self, request_id: &str) {
         if !request_id.is_empty()
-            && self.state.signal_request_ids.binary_search_by(|id| id.as_str().cmp(request_id)).is_err()
+            && self
+                .state
+                .signal_request_ids
+                .binary_search_by(|id| id.as_str().cmp(request_id))
+                .is_err()
         {
             self.step(StepKind::RequestId(request_id.to_owned()));
         }

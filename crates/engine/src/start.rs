@@ -55,7 +55,8 @@ pub fn on_existing(
 ) -> Result<OnExisting> {
     use WorkflowExecutionStatus as Status;
     let same_request = !request_id.is_empty()
-        && (existing.start_request_id == request_id || existing.request_ids.contains_key(request_id));
+        && (existing.start_request_id == request_id
+            || existing.request_ids.contains_key(request_id));
     if same_request {
         return Ok(OnExisting::Use);
     }
@@ -74,16 +75,16 @@ pub fn on_existing(
     };
     if existing.is_running() {
         return match conflict {
-            _ if reuse == WorkflowIdReusePolicy::TerminateIfRunning => Ok(OnExisting::TerminateAndStart),
+            _ if reuse == WorkflowIdReusePolicy::TerminateIfRunning => {
+                Ok(OnExisting::TerminateAndStart)
+            }
             WorkflowIdConflictPolicy::TerminateExisting => Ok(OnExisting::TerminateAndStart),
             WorkflowIdConflictPolicy::UseExisting => Ok(OnExisting::Use),
             _ => refuse("Workflow execution is already running."),
         };
     }
     match reuse {
-        WorkflowIdReusePolicy::RejectDuplicate => {
-            refuse("Workflow execution already finished.")
-        }
+        WorkflowIdReusePolicy::RejectDuplicate => refuse("Workflow execution already finished."),
         WorkflowIdReusePolicy::AllowDuplicateFailedOnly
             if matches!(status, Status::Completed | Status::ContinuedAsNew) =>
         {
@@ -112,7 +113,9 @@ impl Run {
         }));
         let mut attributes = start.attributes;
         attributes.workflow_id = start.workflow_id;
-        attributes.original_execution_run_id.clone_from(&start.run_id);
+        attributes
+            .original_execution_run_id
+            .clone_from(&start.run_id);
         if attributes.first_execution_run_id.is_empty() {
             attributes.first_execution_run_id.clone_from(&start.run_id);
         }
@@ -162,16 +165,22 @@ impl Run {
         state.start_time = now;
         state.execution_time = now.saturating_add(delay);
         state.first_task_at = if delay > 0 { state.execution_time } else { 0 };
-        state.execution_expires =
-            attributes.workflow_execution_expiration_time.as_ref().map_or(0, time);
+        state.execution_expires = attributes
+            .workflow_execution_expiration_time
+            .as_ref()
+            .map_or(0, time);
         state.run_expires = match span(&attributes.workflow_run_timeout) {
             0 => 0,
             timeout => state.execution_time.saturating_add(timeout),
         };
         state.memo.clone_from(&attributes.memo);
-        state.search_attributes.clone_from(&attributes.search_attributes);
+        state
+            .search_attributes
+            .clone_from(&attributes.search_attributes);
         state.priority.clone_from(&attributes.priority);
-        state.reset_points.clone_from(&attributes.prev_auto_reset_points);
+        state
+            .reset_points
+            .clone_from(&attributes.prev_auto_reset_points);
         state.user_metadata.clone_from(&event.user_metadata);
         if !state.start_request_id.is_empty() {
             state.request_ids.insert(

@@ -228,7 +228,11 @@ pub struct WorkflowTask {
     #[prost(bool, tag = "15")]
     pub suggest_continue_as_new: bool,
     /// As told to the worker in the started event.
-    #[prost(enumeration = "enums::SuggestContinueAsNewReason", repeated, tag = "16")]
+    #[prost(
+        enumeration = "enums::SuggestContinueAsNewReason",
+        repeated,
+        tag = "16"
+    )]
     pub suggest_reasons: Vec<i32>,
     /// Worker version of the poller that started it.
     #[prost(message, optional, tag = "17")]
@@ -457,7 +461,10 @@ impl RunState {
 
     /// The normal (not sticky) task queue.
     pub fn task_queue(&self) -> &str {
-        self.start().task_queue.as_ref().map_or("", |queue| &queue.name)
+        self.start()
+            .task_queue
+            .as_ref()
+            .map_or("", |queue| &queue.name)
     }
 
     /// Whether a workflow task is in a worker's hands.

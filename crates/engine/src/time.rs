@@ -66,7 +66,10 @@ mod tests {
 
     #[test]
     fn huge_durations_saturate() {
-        let huge = Some(Duration { seconds: i64::MAX, nanos: 1 });
+        let huge = Some(Duration {
+            seconds: i64::MAX,
+            nanos: 1,
+        });
         assert_eq!(span(&huge), i64::MAX);
         assert_eq!(span(&None), 0);
     }

@@ -24,9 +24,8 @@ impl Run {
         command: &'a StartTimerCommandAttributes,
         new_timers: &mut HashSet<&'a str>,
     ) -> Result<()> {
-        let bad = |message: String| {
-            Err(Error::bad_command(Cause::BadStartTimerAttributes, message))
-        };
+        let bad =
+            |message: String| Err(Error::bad_command(Cause::BadStartTimerAttributes, message));
         if command.timer_id.is_empty() {
             return bad("TimerId is not set on StartTimerCommand.".into());
         }
@@ -37,9 +36,14 @@ impl Run {
             ));
         }
         if command.timer_id.len() > cx.limits.id_bytes {
-            return bad(format!("TimerId is longer than {} bytes.", cx.limits.id_bytes));
+            return bad(format!(
+                "TimerId is longer than {} bytes.",
+                cx.limits.id_bytes
+            ));
         }
-        if self.state.timers.contains_key(&command.timer_id) || !new_timers.insert(&command.timer_id) {
+        if self.state.timers.contains_key(&command.timer_id)
+            || !new_timers.insert(&command.timer_id)
+        {
             return Err(Error::bad_command(
                 Cause::StartTimerDuplicateId,
                 format!("Timer {} is already started.", command.timer_id),
@@ -119,7 +123,9 @@ impl Run {
 
     /// Fires a timer whose time has come.
     pub(crate) fn fire_timer(&mut self, cx: &mut Cx<'_>, timer_id: &str) {
-        let Some(timer) = self.state.timers.get(timer_id) else { return };
+        let Some(timer) = self.state.timers.get(timer_id) else {
+            return;
+        };
         let attributes = TimerFiredEventAttributes {
             timer_id: timer_id.to_owned(),
             started_event_id: timer.started_event_id,
@@ -159,13 +165,13 @@ impl Run {
 
     /// Place in the buffer and started event of a timer that fired during the workflow task.
     fn buffered_timer_fired(&self, timer_id: &str) -> Option<(usize, i64)> {
-        self.state.buffered.iter().enumerate().find_map(|(index, bytes)| {
-            match HistoryEvent::decode(bytes.clone()).ok()?.attributes? {
+        self.state.buffered.iter().enumerate().find_map(
+            |(index, bytes)| match HistoryEvent::decode(bytes.clone()).ok()?.attributes? {
                 Attributes::TimerFiredEventAttributes(fired) if fired.timer_id == timer_id => {
                     Some((index, fired.started_event_id))
                 }
                 _ => None,
-            }
-        })
+            },
+        )
     }
 }

@@ -50,7 +50,10 @@ pub struct TaskClaim {
 impl Run {
     /// The workflow task that is there, of any kind.
     pub fn workflow_task(&self) -> Option<&WorkflowTask> {
-        self.state.workflow_task.as_ref().or(self.speculative.as_ref())
+        self.state
+            .workflow_task
+            .as_ref()
+            .or(self.speculative.as_ref())
     }
 
     /// Schedules a workflow task unless there is one, or it has to wait.
@@ -97,7 +100,9 @@ impl Run {
 
     /// A speculative task becomes an ordinary one as soon as anything is recorded beside it.
     pub(crate) fn make_speculative_task_real(&mut self, cx: &Cx<'_>) {
-        let Some(task) = self.speculative.take() else { return };
+        let Some(task) = self.speculative.take() else {
+            return;
+        };
         self.add_scheduled_event(cx, task.attempt);
         if task.started_event_id != 0 {
             self.add_started_event(cx, &task);
@@ -129,7 +134,9 @@ impl Run {
     ) -> Result<WorkflowTask> {
         let Some(mut task) = self
             .workflow_task()
-            .filter(|task| task.scheduled_event_id == scheduled_event_id && task.started_event_id == 0)
+            .filter(|task| {
+                task.scheduled_event_id == scheduled_event_id && task.started_event_id == 0
+            })
             .cloned()
         else {
             return Err(Error::NotFound("Workflow task not found.".into()));
@@ -138,7 +145,10 @@ impl Run {
         if !task.in_history && !task.speculative && moved_on {
             // Something happened since the transient task was scheduled: it is a first attempt at
             // something new.
-            self.step(StepKind::NoWorkflowTask(NoWorkflowTask { next_attempt: 1, retry_at: 0 }));
+            self.step(StepKind::NoWorkflowTask(NoWorkflowTask {
+                next_attempt: 1,
+                retry_at: 0,
+            }));
             task = self.add_scheduled_event(cx, 1);
         }
         task.started_event_id = match task.in_history {
@@ -179,9 +189,14 @@ impl Run {
             event(
                 task.scheduled_event_id,
                 task.scheduled_time,
-                self.scheduled_attributes(task.attempt, task.timeout, task.sticky).into(),
+                self.scheduled_attributes(task.attempt, task.timeout, task.sticky)
+                    .into(),
             ),
-            event(task.started_event_id, task.started_time, started_attributes(task).into()),
+            event(
+                task.started_event_id,
+                task.started_time,
+                started_attributes(task).into(),
+            ),
         ]
     }
 
@@ -266,7 +281,9 @@ impl Run {
 
     /// The started task was not answered in time.
     pub(crate) fn time_out_started_task(&mut self, cx: &mut Cx<'_>) {
-        let Some(task) = self.workflow_task().cloned() else { return };
+        let Some(task) = self.workflow_task().cloned() else {
+            return;
+        };
         self.make_speculative_task_real(cx);
         if task.in_history || task.speculative {
             self.add_timed_out_event(cx, &task, TimeoutType::StartToClose);
@@ -279,7 +296,9 @@ impl Run {
 
     /// The worker that has the run cached did not take the task: it goes to the normal queue.
     pub(crate) fn time_out_sticky_task(&mut self, cx: &mut Cx<'_>) {
-        let Some(task) = self.workflow_task().cloned() else { return };
+        let Some(task) = self.workflow_task().cloned() else {
+            return;
+        };
         self.make_speculative_task_real(cx);
         self.add_timed_out_event(cx, &task, TimeoutType::ScheduleToStart);
         self.schedule_workflow_task(cx);
@@ -287,7 +306,11 @@ impl Run {
 
     /// Fails the started task because the run is closed from outside.
     pub(crate) fn fail_task_of_closing_run(&mut self, cx: &mut Cx<'_>) {
-        if let Some(task) = self.workflow_task().filter(|t| t.started_event_id != 0).cloned() {
+        if let Some(task) = self
+            .workflow_task()
+            .filter(|t| t.started_event_id != 0)
+            .cloned()
+        {
             self.fail_task(
                 cx,
                 &task,
@@ -319,7 +342,9 @@ impl Run {
     /// worker's hands.
     pub(crate) fn workflow_task_deadline(&self) -> Option<crate::Time> {
         match self.workflow_task() {
-            Some(task) if task.started_event_id != 0 => Some(task.started_time.saturating_add(task.timeout)),
+            Some(task) if task.started_event_id != 0 => {
+                Some(task.started_time.saturating_add(task.timeout))
+            }
             Some(task) if task.sticky => self
                 .state
                 .sticky
@@ -343,7 +368,10 @@ impl Run {
 
     fn state_attempt_is_first(&mut self) {
         if self.state.workflow_task_attempt != 1 {
-            self.step(StepKind::NoWorkflowTask(NoWorkflowTask { next_attempt: 1, retry_at: 0 }));
+            self.step(StepKind::NoWorkflowTask(NoWorkflowTask {
+                next_attempt: 1,
+                retry_at: 0,
+            }));
         }
     }
 
@@ -446,7 +474,10 @@ impl Run {
     }
 
     fn drop_transient_task(&mut self, next_attempt: i32) {
-        self.step(StepKind::NoWorkflowTask(NoWorkflowTask { next_attempt, retry_at: 0 }));
+        self.step(StepKind::NoWorkflowTask(NoWorkflowTask {
+            next_attempt,
+            retry_at: 0,
+        }));
         self.reset_sticky();
     }
 
@@ -494,14 +525,17 @@ impl Run {
         event: &HistoryEvent,
         attributes: &WorkflowTaskStartedEventAttributes,
     ) {
-        let Some(task) = &mut self.state.workflow_task else { return };
+        let Some(task) = &mut self.state.workflow_task else {
+            return;
+        };
         task.started_event_id = event.event_id;
         task.started_time = event.event_time.as_ref().map_or(0, time);
         task.request_id.clone_from(&attributes.request_id);
         task.identity.clone_from(&attributes.identity);
         task.history_bytes = attributes.history_size_bytes;
         task.suggest_continue_as_new = attributes.suggest_continue_as_new;
-        task.suggest_reasons.clone_from(&attributes.suggest_continue_as_new_reasons);
+        task.suggest_reasons
+            .clone_from(&attributes.suggest_continue_as_new_reasons);
         task.worker_version.clone_from(&attributes.worker_version);
     }
 
@@ -516,12 +550,17 @@ impl Run {
         self.state.previous_started_event_id = attributes.started_event_id;
         self.state.last_completed_event_id = event.event_id;
         if attributes.worker_version.is_some() {
-            self.state.worker_version.clone_from(&attributes.worker_version);
+            self.state
+                .worker_version
+                .clone_from(&attributes.worker_version);
         }
         self.add_reset_point(event, attributes);
     }
 
-    pub(crate) fn apply_workflow_task_failed(&mut self, attributes: &WorkflowTaskFailedEventAttributes) {
+    pub(crate) fn apply_workflow_task_failed(
+        &mut self,
+        attributes: &WorkflowTaskFailedEventAttributes,
+    ) {
         let cause = attributes.cause;
         let reset = cause == WorkflowTaskFailedCause::ResetWorkflow as i32;
         self.close_task_without_progress(!reset);
@@ -541,7 +580,11 @@ impl Run {
     }
 
     fn close_task_without_progress(&mut self, count_attempt: bool) {
-        let attempt = self.state.workflow_task.take().map_or(1, |task| task.attempt);
+        let attempt = self
+            .state
+            .workflow_task
+            .take()
+            .map_or(1, |task| task.attempt);
         self.state.workflow_task_attempt = if count_attempt { attempt + 1 } else { 1 };
         self.state.workflow_task_retry_at = 0;
         self.state.sticky = None;

@@ -21,13 +21,20 @@ pub struct WorkflowKey {
 impl WorkflowKey {
     /// The key of a workflow id in a namespace.
     pub fn new(namespace_id: impl Into<String>, workflow_id: impl Into<String>) -> Self {
-        Self { namespace_id: namespace_id.into(), workflow_id: workflow_id.into() }
+        Self {
+            namespace_id: namespace_id.into(),
+            workflow_id: workflow_id.into(),
+        }
     }
 
     /// The hash bucket: stable over restarts and machines, so that it can be stored.
     pub fn slot(&self) -> u16 {
         // FNV-1a: short, stable, good enough for buckets.
-        let bytes = self.namespace_id.bytes().chain([0]).chain(self.workflow_id.bytes());
+        let bytes = self
+            .namespace_id
+            .bytes()
+            .chain([0])
+            .chain(self.workflow_id.bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -80,7 +87,10 @@ pub struct LiveRun {
 impl LiveRun {
     /// A run just made or loaded.
     pub fn new(run: Run, seq: u64) -> Self {
-        let unprojected_event_id = run.tail.front().map_or(run.state.next_event_id, |(id, _)| *id);
+        let unprojected_event_id = run
+            .tail
+            .front()
+            .map_or(run.state.next_event_id, |(id, _)| *id);
         Self {
             run,
             seq,
@@ -95,14 +105,26 @@ impl LiveRun {
 
     /// A receiver that sees every later change.
     pub fn watch(&mut self) -> watch::Receiver<u64> {
-        self.changed.get_or_insert_with(|| watch::channel(0).0).subscribe()
+        self.changed
+            .get_or_insert_with(|| watch::channel(0).0)
+            .subscribe()
     }
 
     /// Events that are in memory, from `first` or a later one on, and the id of the first of them.
     pub fn events_from(&self, first: i64) -> (i64, Vec<Bytes>) {
-        let front = self.run.tail.front().map_or(self.run.state.next_event_id, |(id, _)| *id);
+        let front = self
+            .run
+            .tail
+            .front()
+            .map_or(self.run.state.next_event_id, |(id, _)| *id);
         let skip = usize::try_from(first - front).unwrap_or(0);
-        let events = self.run.tail.iter().skip(skip).map(|(_, bytes)| bytes.clone()).collect();
+        let events = self
+            .run
+            .tail
+            .iter()
+            .skip(skip)
+            .map(|(_, bytes)| bytes.clone())
+            .collect();
         (front.max(first), events)
     }
 
@@ -113,7 +135,10 @@ impl LiveRun {
             && self.run.admitted.is_empty()
             && self.queries.is_empty()
             && self.sent_queries.is_empty()
-            && self.changed.as_ref().is_none_or(|changed| changed.receiver_count() == 0)
+            && self
+                .changed
+                .as_ref()
+                .is_none_or(|changed| changed.receiver_count() == 0)
     }
 }
 
@@ -133,7 +158,11 @@ impl Workflow {
     }
 
     /// The same, if `first_run_id` (unless empty) is the first run of its chain.
-    pub fn named_live_of_chain(&mut self, run_id: &str, first_run_id: &str) -> Result<&mut LiveRun> {
+    pub fn named_live_of_chain(
+        &mut self,
+        run_id: &str,
+        first_run_id: &str,
+    ) -> Result<&mut LiveRun> {
         let live = self.named_live(run_id)?;
         let of_chain = first_run_id.is_empty()
             || live.run.state.start().first_execution_run_id == first_run_id;
@@ -155,10 +184,18 @@ mod tests {
 
     #[test]
     fn slots_are_stable_because_they_are_stored() {
-        assert_eq!(WorkflowKey::new("n", "w").slot(), WorkflowKey::new("n", "w").slot());
-        let spread: std::collections::HashSet<u16> =
-            (0..10_000).map(|i| WorkflowKey::new("n", format!("w{i}")).slot()).collect();
-        assert!(spread.len() > 3000, "{} of 4096 slots used by 10,000 ids", spread.len());
+        assert_eq!(
+            WorkflowKey::new("n", "w").slot(),
+            WorkflowKey::new("n", "w").slot()
+        );
+        let spread: std::collections::HashSet<u16> = (0..10_000)
+            .map(|i| WorkflowKey::new("n", format!("w{i}")).slot())
+            .collect();
+        assert!(
+            spread.len() > 3000,
+            "{} of 4096 slots used by 10,000 ids",
+            spread.len()
+        );
         assert!(spread.iter().all(|slot| *slot < SLOTS));
     }
 }

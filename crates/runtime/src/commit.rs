@@ -14,6 +14,19 @@ use crate::error::{Result, RuntimeError};
 /// What happens once a row is durable. It runs on the committer's thread: short, never blocking.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;
 
+/// Names what has to be durable before an answer that depends on it is given. After a failed group
+/// positions are given out again, so a position alone does not say which row is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Failed groups before it was given out.
+    epoch: u64,
+    /// Position in the journal.
+    pub seq: u64,
+}
+
+/// How many failures back a late caller is still answered exactly.
+const REMEMBERED_FAILURES: usize = 10_000;
+
 /// What happens when a group could not be written: it drops everything in memory that depends on it,
 /// and calls the given function before it lets anybody decide again.
 pub type OnFailure = Box<dyn Fn(&mut dyn FnMut()) + Send>;
@@ -35,6 +48,8 @@ struct Shared {
     wake: Condvar,
     committed: AtomicU64,
     groups: AtomicU64,
+    /// Counts failed groups. Changes only while all shards are locked.
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
@@ -43,6 +58,8 @@ struct Queue {
     bytes: usize,
     next_seq: u64,
     waiters: VecDeque<(u64, oneshot::Sender<Result<()>>)>,
+    /// The journal's head at each failure, newest last.
+    failures: VecDeque<u64>,
     closed: bool,
 }
 
@@ -50,16 +67,23 @@ impl Committer {
     /// Starts the committer's thread. `head` is the journal's last durable position.
     pub fn start(store: Arc<dyn Store>, head: u64, on_failure: OnFailure) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(Queue { next_seq: head + 1, ..Queue::default() }),
+            queue: Mutex::new(Queue {
+                next_seq: head + 1,
+                ..Queue::default()
+            }),
             wake: Condvar::new(),
             committed: AtomicU64::new(head),
             groups: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
         });
         let thread = std::thread::Builder::new().name("commit".into()).spawn({
             let shared = shared.clone();
             move || run(&shared, &*store, &on_failure)
         })?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Queues a row and returns its position. The caller holds the lock of the workflow's shard, so
@@ -69,33 +93,73 @@ impl Committer {
         let seq = queue.next_seq;
         queue.next_seq += 1;
         queue.bytes += bytes.len();
-        queue.rows.push_back((JournalRow { seq, slot, bytes }, after));
+        queue
+            .rows
+            .push_back((JournalRow { seq, slot, bytes }, after));
         drop(queue);
         self.shared.wake.notify_one();
         seq
     }
 
-    /// Waits until everything up to `seq` is durable. An error means that it never will be.
-    pub async fn durable(&self, seq: u64) -> Result<()> {
-        if self.shared.committed.load(Ordering::Acquire) >= seq {
+    /// The ticket of a position that was read under the lock of a shard which is still held.
+    pub fn ticket(&self, seq: u64) -> Ticket {
+        Ticket {
+            epoch: self.shared.epoch.load(Ordering::Acquire),
+            seq,
+        }
+    }
+
+    /// Whether no group has failed since a ticket was given out.
+    pub fn is_current(&self, ticket: Ticket) -> bool {
+        self.shared.epoch.load(Ordering::Acquire) == ticket.epoch
+    }
+
+    /// Whether it is durable already.
+    pub fn is_durable(&self, ticket: Ticket) -> bool {
+        // In this order: what was committed before the epoch was seen unchanged is of that epoch.
+        self.committed() >= ticket.seq && self.is_current(ticket)
+    }
+
+    /// Waits until everything up to a ticket is durable. An error means that it never will be.
+    pub async fn durable(&self, ticket: Ticket) -> Result<()> {
+        if self.is_durable(ticket) {
             return Ok(());
         }
+        let seq = ticket.seq;
         let receiver = {
             let mut queue = self.shared.queue.lock();
-            if self.shared.committed.load(Ordering::Acquire) >= seq {
+            let not_written =
+                || RuntimeError::Unavailable("the transition was not written: try again".into());
+            let epoch = self.shared.epoch.load(Ordering::Acquire);
+            if epoch != ticket.epoch {
+                // What was durable when that epoch ended still is; nothing else of it ever will be.
+                let back = usize::try_from(epoch - ticket.epoch).unwrap_or(usize::MAX);
+                let head = queue
+                    .failures
+                    .len()
+                    .checked_sub(back)
+                    .and_then(|at| queue.failures.get(at));
+                return match head {
+                    Some(head) if *head >= seq => Ok(()),
+                    _ => Err(not_written()),
+                };
+            }
+            if self.committed() >= seq {
                 return Ok(());
             }
             if seq >= queue.next_seq {
-                return Err(RuntimeError::Unavailable("the transition was not written".into()));
+                return Err(not_written());
             }
             let (sender, receiver) = oneshot::channel();
             let at = queue.waiters.partition_point(|(of, _)| *of <= seq);
             queue.waiters.insert(at, (seq, sender));
             receiver
         };
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(RuntimeError::Unavailable("the server is shutting down".into())))
+        receiver.await.unwrap_or_else(|_| {
+            Err(RuntimeError::Unavailable(
+                "the server is shutting down".into(),
+            ))
+        })
     }
 
     /// The last durable position.
@@ -201,6 +265,11 @@ fn fail(shared: &Shared, store: &dyn Store, error: StoreError, on_failure: &OnFa
         queue.rows.clear();
         queue.bytes = 0;
         queue.next_seq = head.max(committed) + 1;
+        queue.failures.push_back(head.max(committed));
+        if queue.failures.len() > REMEMBERED_FAILURES {
+            queue.failures.pop_front();
+        }
+        shared.epoch.fetch_add(1, Ordering::AcqRel);
         waiters = std::mem::take(&mut queue.waiters);
     });
     let error = RuntimeError::from(error);

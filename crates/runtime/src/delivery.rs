@@ -52,19 +52,29 @@ impl Runtime {
         });
     }
 
-    async fn deliver_once(&self, sender: &WorkflowKey, run_id: &str, message: &OutMessage) -> Result<()> {
+    async fn deliver_once(
+        &self,
+        sender: &WorkflowKey,
+        run_id: &str,
+        message: &OutMessage,
+    ) -> Result<()> {
         let target = WorkflowKey::new(message.namespace_id.clone(), message.workflow_id.clone());
         match &message.delivery {
-            Some(Delivery::StartChild(id)) => self.deliver_start(sender, run_id, message, *id).await,
+            Some(Delivery::StartChild(id)) => {
+                self.deliver_start(sender, run_id, message, *id).await
+            }
             Some(Delivery::Signal(id)) => self.deliver_signal(sender, run_id, message, *id).await,
             Some(Delivery::Cancel(id)) => self.deliver_cancel(sender, run_id, message, *id).await,
             Some(Delivery::ChildClosed(closed)) => {
-                self.deliver_child_closed(&target, &message.run_id, closed).await?;
+                self.deliver_child_closed(&target, &message.run_id, closed)
+                    .await?;
                 self.acknowledge(sender, run_id, message.id).await
             }
             Some(Delivery::ParentClosed(policy)) => {
-                let policy = ParentClosePolicy::try_from(*policy).unwrap_or(ParentClosePolicy::Abandon);
-                self.deliver_parent_closed(sender, run_id, &target, &message.run_id, policy).await?;
+                let policy =
+                    ParentClosePolicy::try_from(*policy).unwrap_or(ParentClosePolicy::Abandon);
+                self.deliver_parent_closed(sender, run_id, &target, &message.run_id, policy)
+                    .await?;
                 self.acknowledge(sender, run_id, message.id).await
             }
             None => self.acknowledge(sender, run_id, message.id).await,
@@ -86,12 +96,17 @@ impl Runtime {
         run_id: &str,
         decide: impl FnOnce(&mut LiveRun, &mut Cx<'_>) -> Result<R>,
     ) -> Result<R> {
-        self.transact(&Permit::internal("message"), sender, run_id, |workflow, cx| {
-            let Some(live) = workflow.runs.get_mut(run_id) else {
-                return Err(RuntimeError::not_found("the sender is gone"));
-            };
-            decide(live, cx)
-        })
+        self.transact(
+            &Permit::internal("message"),
+            sender,
+            run_id,
+            |workflow, cx| {
+                let Some(live) = workflow.runs.get_mut(run_id) else {
+                    return Err(RuntimeError::not_found("the sender is gone"));
+                };
+                decide(live, cx)
+            },
+        )
         .await
     }
 
@@ -103,9 +118,13 @@ impl Runtime {
         initiated: i64,
     ) -> Result<()> {
         let child = self
-            .with_sender(sender, run_id, |live, _| Ok(live.run.child_start_request(initiated)))
+            .with_sender(sender, run_id, |live, _| {
+                Ok(live.run.child_start_request(initiated))
+            })
             .await?;
-        let Some(child) = child else { return self.acknowledge(sender, run_id, message.id).await };
+        let Some(child) = child else {
+            return self.acknowledge(sender, run_id, message.id).await;
+        };
         let target = WorkflowKey::new(child.namespace_id.clone(), child.workflow_id.clone());
         let permit = Permit::internal("start-child");
         let started = self
@@ -143,7 +162,11 @@ impl Runtime {
             }
             Err(RuntimeError::Engine(EngineError::AlreadyStarted { .. })) => {
                 self.with_sender(sender, run_id, |live, cx| {
-                    live.run.child_start_failed(cx, initiated, ChildFailed::WorkflowAlreadyExists)?;
+                    live.run.child_start_failed(
+                        cx,
+                        initiated,
+                        ChildFailed::WorkflowAlreadyExists,
+                    )?;
                     live.run.message_delivered(message.id);
                     Ok(())
                 })
@@ -161,7 +184,9 @@ impl Runtime {
         initiated: i64,
     ) -> Result<()> {
         let request = self
-            .with_sender(sender, run_id, |live, _| Ok(live.run.external_signal_request(initiated)))
+            .with_sender(sender, run_id, |live, _| {
+                Ok(live.run.external_signal_request(initiated))
+            })
             .await?;
         let Some((target, signal, child_only)) = request else {
             return self.acknowledge(sender, run_id, message.id).await;
@@ -201,13 +226,17 @@ impl Runtime {
         initiated: i64,
     ) -> Result<()> {
         let request = self
-            .with_sender(sender, run_id, |live, _| Ok(live.run.external_cancel_request(initiated)))
+            .with_sender(sender, run_id, |live, _| {
+                Ok(live.run.external_cancel_request(initiated))
+            })
             .await?;
         let Some((target, cancel, child_only)) = request else {
             return self.acknowledge(sender, run_id, message.id).await;
         };
         let delivered = match target.is_sender {
-            true => Err(RuntimeError::not_found("a workflow does not cancel itself from outside")),
+            true => Err(RuntimeError::not_found(
+                "a workflow does not cancel itself from outside",
+            )),
             false => {
                 let key = WorkflowKey::new(target.namespace_id, target.workflow_id);
                 self.to_external(&key, &target.run_id, sender, child_only, |run, cx| {
@@ -257,20 +286,30 @@ impl Runtime {
         closed: &ChildClosed,
     ) -> Result<()> {
         let result = self
-            .transact(&Permit::internal("child-closed"), parent, parent_run_id, |workflow, cx| {
-                let live = workflow.named_live(parent_run_id)?;
-                if live.run.state.is_running() {
-                    return Ok(live.run.child_closed(cx, closed)?);
-                }
-                // The parent was reset: the run that has the child now is the current one.
-                if let Some(current) = workflow.current_live()
-                    && current.run.state.is_running()
-                    && current.run.state.ancestors.iter().any(|of| of.run_id == parent_run_id)
-                {
-                    current.run.child_closed(cx, closed)?;
-                }
-                Ok(())
-            })
+            .transact(
+                &Permit::internal("child-closed"),
+                parent,
+                parent_run_id,
+                |workflow, cx| {
+                    let live = workflow.named_live(parent_run_id)?;
+                    if live.run.state.is_running() {
+                        return Ok(live.run.child_closed(cx, closed)?);
+                    }
+                    // The parent was reset: the run that has the child now is the current one.
+                    if let Some(current) = workflow.current_live()
+                        && current.run.state.is_running()
+                        && current
+                            .run
+                            .state
+                            .ancestors
+                            .iter()
+                            .any(|of| of.run_id == parent_run_id)
+                    {
+                        current.run.child_closed(cx, closed)?;
+                    }
+                    Ok(())
+                },
+            )
             .await;
         match result {
             Err(error) if is_gone(&error) => Ok(()),
@@ -287,44 +326,57 @@ impl Runtime {
         policy: ParentClosePolicy,
     ) -> Result<()> {
         let result = self
-            .transact(&Permit::internal("parent-closed"), child, "", |workflow, cx| {
-                // The child may have continued as new since: its chain's current run is meant.
-                let Some(live) = workflow.current_live() else { return Ok(()) };
-                let start = live.run.state.start();
-                let of_parent = start.parent_workflow_execution.as_ref().is_some_and(|execution| {
-                    execution.workflow_id == parent.workflow_id
-                        && (!child_run_id.is_empty() || execution.run_id == parent_run_id)
-                });
-                let same_chain = child_run_id.is_empty() || start.first_execution_run_id == child_run_id;
-                if !of_parent || !same_chain || !live.run.state.is_running() {
-                    return Ok(());
-                }
-                match policy {
-                    ParentClosePolicy::Terminate => live.run.terminate(
-                        cx,
-                        "by parent close policy".into(),
-                        None,
-                        "history-service".into(),
-                        Vec::new(),
-                    )?,
-                    ParentClosePolicy::RequestCancel => live.run.request_cancel(
-                        cx,
-                        CancelRequest {
-                            identity: "history-service".into(),
-                            external: Some((
-                                WorkflowExecution {
-                                    workflow_id: parent.workflow_id.clone(),
-                                    run_id: parent_run_id.to_owned(),
-                                },
-                                0,
-                            )),
-                            ..CancelRequest::default()
-                        },
-                    )?,
-                    _ => {}
-                }
-                Ok(())
-            })
+            .transact(
+                &Permit::internal("parent-closed"),
+                child,
+                "",
+                |workflow, cx| {
+                    // The child may have continued as new since: its chain's current run is meant.
+                    let Some(live) = workflow.current_live() else {
+                        return Ok(());
+                    };
+                    let start = live.run.state.start();
+                    let of_parent =
+                        start
+                            .parent_workflow_execution
+                            .as_ref()
+                            .is_some_and(|execution| {
+                                execution.workflow_id == parent.workflow_id
+                                    && (!child_run_id.is_empty()
+                                        || execution.run_id == parent_run_id)
+                            });
+                    let same_chain =
+                        child_run_id.is_empty() || start.first_execution_run_id == child_run_id;
+                    if !of_parent || !same_chain || !live.run.state.is_running() {
+                        return Ok(());
+                    }
+                    match policy {
+                        ParentClosePolicy::Terminate => live.run.terminate(
+                            cx,
+                            "by parent close policy".into(),
+                            None,
+                            "history-service".into(),
+                            Vec::new(),
+                        )?,
+                        ParentClosePolicy::RequestCancel => live.run.request_cancel(
+                            cx,
+                            CancelRequest {
+                                identity: "history-service".into(),
+                                external: Some((
+                                    WorkflowExecution {
+                                        workflow_id: parent.workflow_id.clone(),
+                                        run_id: parent_run_id.to_owned(),
+                                    },
+                                    0,
+                                )),
+                                ..CancelRequest::default()
+                            },
+                        )?,
+                        _ => {}
+                    }
+                    Ok(())
+                },
+            )
             .await;
         match result {
             Err(error) if is_gone(&error) => Ok(()),
@@ -343,7 +395,9 @@ pub(crate) fn terminate_for_reuse(run: &mut Run, cx: &mut Cx<'_>, by: &str) -> R
     run.terminate(
         cx,
         "TerminateIfRunning WorkflowIdReusePolicy".into(),
-        Some(Payloads { payloads: vec![details] }),
+        Some(Payloads {
+            payloads: vec![details],
+        }),
         "history-service".into(),
         Vec::new(),
     )?;

@@ -13,6 +13,7 @@ use steadfast_engine::proto::workflowservice::{
 };
 use steadfast_engine::state::{Branch, WorkflowTask};
 use steadfast_engine::time::timestamp;
+use steadfast_engine::workflow_task::Poller;
 
 use crate::aggregate::{LiveRun, WorkflowKey};
 use crate::error::Result;
@@ -82,9 +83,17 @@ impl WorkflowTaskHandout {
     pub fn prepare(key: &WorkflowKey, live: &mut LiveRun, task: &WorkflowTask) -> Self {
         let messages = live.run.update_messages(true);
         let state = &live.run.state;
-        let first = if task.sticky { state.previous_started_event_id + 1 } else { 1 };
+        let first = if task.sticky {
+            state.previous_started_event_id + 1
+        } else {
+            1
+        };
         let history = HistoryPart::of(live, first);
-        live.sent_queries.extend(live.queries.drain(..).map(|query| (query.id.clone(), query)));
+        live.sent_queries.extend(
+            live.queries
+                .drain(..)
+                .map(|query| (query.id.clone(), query)),
+        );
         let state = &live.run.state;
         Self {
             key: key.clone(),
@@ -116,15 +125,19 @@ impl WorkflowTaskHandout {
             request_id: task.request_id,
         };
         let with_task = !self.history.virtual_events.is_empty();
-        let (events, next_page_token) =
-            self.history.into_page(runtime, &self.key, &self.run_id, with_task).await?;
+        let (events, next_page_token) = self
+            .history
+            .into_page(runtime, &self.key, &self.run_id, with_task)
+            .await?;
         Ok(PollWorkflowTaskQueueResponse {
             task_token: token.encode_to_vec(),
             workflow_execution: Some(WorkflowExecution {
                 workflow_id: self.key.workflow_id,
                 run_id: self.run_id,
             }),
-            workflow_type: Some(WorkflowType { name: self.workflow_type }),
+            workflow_type: Some(WorkflowType {
+                name: self.workflow_type,
+            }),
             previous_started_event_id: self.previous_started_event_id,
             started_event_id: task.started_event_id,
             attempt: task.attempt,
@@ -169,7 +182,9 @@ impl HistoryPart {
     ) -> Result<(Vec<HistoryEvent>, Vec<u8>)> {
         let virtual_events = std::mem::take(&mut self.virtual_events);
         let last = self.last;
-        let (mut events, next) = self.read(runtime, key, run_id, HISTORY_PAGE_BYTES, usize::MAX).await?;
+        let (mut events, next) = self
+            .read(runtime, key, run_id, HISTORY_PAGE_BYTES, usize::MAX)
+            .await?;
         if next > last {
             events.extend(virtual_events);
             return Ok((events, Vec::new()));
@@ -197,7 +212,10 @@ impl HistoryPart {
         let (mut next, mut bytes, mut waited) = (self.first, 0, false);
         let stored_last = self.last.min(self.memory_from - 1);
         let mut branches = self.branches;
-        branches.push(Branch { run_id: run_id.to_owned(), last_event_id: i64::MAX });
+        branches.push(Branch {
+            run_id: run_id.to_owned(),
+            last_event_id: i64::MAX,
+        });
         for branch in branches {
             while next <= stored_last.min(branch.last_event_id) {
                 if bytes >= max_bytes || events.len() >= max_events {
@@ -206,7 +224,13 @@ impl HistoryPart {
                 let last = stored_last.min(branch.last_event_id);
                 let page = runtime
                     .store()
-                    .read_history(&key.namespace_id, &branch.run_id, next, last, max_bytes - bytes)
+                    .read_history(
+                        &key.namespace_id,
+                        &branch.run_id,
+                        next,
+                        last,
+                        max_bytes - bytes,
+                    )
                     .await?;
                 if page.is_empty() && !waited {
                     // What another run wrote a moment ago may be on its way to the store.
@@ -229,7 +253,11 @@ impl HistoryPart {
                 }
             }
         }
-        for event in self.memory.iter().skip(usize::try_from(next - self.memory_from).unwrap_or(0)) {
+        for event in self
+            .memory
+            .iter()
+            .skip(usize::try_from(next - self.memory_from).unwrap_or(0))
+        {
             let full = (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events;
             if next > self.last || full {
                 break;
@@ -271,7 +299,9 @@ impl ActivityHandout {
         Some(Self {
             response: PollActivityTaskQueueResponse {
                 task_token: token.encode_to_vec(),
-                workflow_type: Some(WorkflowType { name: state.workflow_type().to_owned() }),
+                workflow_type: Some(WorkflowType {
+                    name: state.workflow_type().to_owned(),
+                }),
                 workflow_execution: Some(WorkflowExecution {
                     workflow_id: key.workflow_id.clone(),
                     run_id: state.run_id.clone(),
@@ -303,10 +333,46 @@ impl ActivityHandout {
 }
 
 impl Runtime {
-    /// Starts a task for a poller; none if it is not there any more.
-    ///
-    /// A workflow task may be handed out before its start is durable: everything up to its scheduling
-    /// is, and its token is refused after a crash. An activity attempt may not.
+    /// Starts a workflow task for a poller. It may be handed out before its start is durable, because
+    /// its token is refused after a crash; all else that it shows has to be durable.
+    async fn start_workflow_task(
+        &self,
+        permit: &Permit,
+        task: &Task,
+        poller: &Poller,
+    ) -> Result<Option<Delivery>> {
+        let (result, start) = self
+            .transact_early(permit, &task.key, &task.run_id, |workflow, cx| {
+                let before = self.committer().ticket(workflow.last_seq);
+                let Some(live) = workflow.runs.get_mut(&task.run_id) else {
+                    return Ok(None);
+                };
+                let alone = !live.run.has_steps();
+                let Ok(started) = live
+                    .run
+                    .start_workflow_task(cx, task.scheduled_event_id, poller)
+                else {
+                    return Ok(None);
+                };
+                let handout = WorkflowTaskHandout::prepare(&task.key, live, &started);
+                Ok(Some((
+                    Delivery::WorkflowTask(Box::new(handout)),
+                    before,
+                    alone,
+                )))
+            })
+            .await?;
+        let Some((delivery, before, alone)) = result? else {
+            return Ok(None);
+        };
+        self.committer()
+            .durable(if alone { before } else { start })
+            .await?;
+        Ok(Some(delivery))
+    }
+
+    /// Starts a task for a poller; none if it is not there any more. An activity attempt is handed
+    /// out only once its start is durable.
     pub(crate) async fn start_task(
         &self,
         kind: QueueKind,
@@ -316,24 +382,18 @@ impl Runtime {
         let permit = Permit::granted("Poll", info.identity.clone(), String::new());
         let poller = poller(info);
         let result = match kind {
-            QueueKind::Workflow => self
-                .transact_early(&permit, &task.key, &task.run_id, |workflow, cx| {
-                    let Some(live) = workflow.runs.get_mut(&task.run_id) else { return Ok(None) };
-                    let Ok(started) =
-                        live.run.start_workflow_task(cx, task.scheduled_event_id, &poller)
-                    else {
-                        return Ok(None);
-                    };
-                    let handout = WorkflowTaskHandout::prepare(&task.key, live, &started);
-                    Ok(Some(Delivery::WorkflowTask(Box::new(handout))))
-                })
-                .await
-                .and_then(|(result, _)| result),
+            QueueKind::Workflow => self.start_workflow_task(&permit, task, &poller).await,
             QueueKind::Activity => {
                 self.transact(&permit, &task.key, &task.run_id, |workflow, cx| {
-                    let Some(live) = workflow.runs.get_mut(&task.run_id) else { return Ok(None) };
+                    let Some(live) = workflow.runs.get_mut(&task.run_id) else {
+                        return Ok(None);
+                    };
                     let id = task.scheduled_event_id;
-                    if live.run.start_activity(cx, id, task.attempt, &poller).is_err() {
+                    if live
+                        .run
+                        .start_activity(cx, id, task.attempt, &poller)
+                        .is_err()
+                    {
                         return Ok(None);
                     }
                     Ok(ActivityHandout::prepare(&task.key, live, id)

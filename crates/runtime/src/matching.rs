@@ -123,7 +123,10 @@ pub struct Ticket {
 impl Drop for Ticket {
     /// A poll that ends takes its place in the queue away.
     fn drop(&mut self) {
-        self.queue.lock().pollers.retain(|waiting| waiting.id != self.id);
+        self.queue
+            .lock()
+            .pollers
+            .retain(|waiting| waiting.id != self.id);
     }
 }
 
@@ -256,7 +259,11 @@ impl Matching {
             return None;
         }
         queue.known.insert(task.clone());
-        queue.tasks.entry(priority).or_default().push_back((task, Instant::now()));
+        queue
+            .tasks
+            .entry(priority)
+            .or_default()
+            .push_back((task, Instant::now()));
         None
     }
 
@@ -303,12 +310,20 @@ impl Matching {
 
     /// Pairs waiting pollers with waiting tasks, where a rate limit had kept them apart.
     pub fn pair(&self, key: &QueueKey) -> Vec<(Task, Waiting)> {
-        let Some(queue) = self.existing(key) else { return Vec::new() };
+        let Some(queue) = self.existing(key) else {
+            return Vec::new();
+        };
         let mut queue = queue.lock();
         let mut pairs = Vec::new();
         while !queue.known.is_empty() {
-            let Some(waiting) = queue.take_poller() else { break };
-            let task = if queue.take_token() { queue.take_task() } else { None };
+            let Some(waiting) = queue.take_poller() else {
+                break;
+            };
+            let task = if queue.take_token() {
+                queue.take_task()
+            } else {
+                None
+            };
             match task {
                 Some(task) => {
                     queue.dispatched.add();
@@ -346,7 +361,10 @@ impl Matching {
     pub fn is_polled(&self, key: &QueueKey) -> bool {
         self.existing(key).is_some_and(|queue| {
             let queue = queue.lock();
-            queue.pollers.iter().any(|waiting| !waiting.sender.is_closed())
+            queue
+                .pollers
+                .iter()
+                .any(|waiting| !waiting.sender.is_closed())
                 || queue.polled_within(STICKY_SILENCE)
         })
     }
@@ -384,10 +402,17 @@ impl Matching {
 
     /// A queue as descriptions show it.
     pub fn view(&self, key: &QueueKey) -> QueueView {
-        let Some(queue) = self.existing(key) else { return QueueView::default() };
+        let Some(queue) = self.existing(key) else {
+            return QueueView::default();
+        };
         let mut queue = queue.lock();
         queue.seen.retain(|_, (at, _)| at.elapsed() < POLLER_MEMORY);
-        let oldest = queue.tasks.values().filter_map(|tasks| tasks.front()).map(|(_, at)| *at).min();
+        let oldest = queue
+            .tasks
+            .values()
+            .filter_map(|tasks| tasks.front())
+            .map(|(_, at)| *at)
+            .min();
         QueueView {
             pollers: queue
                 .seen
@@ -429,7 +454,11 @@ impl Matching {
 
     fn keys_where(&self, wanted: impl Fn(&Queue) -> bool) -> Vec<QueueKey> {
         let queues = self.queues.lock();
-        queues.iter().filter(|(_, queue)| wanted(&queue.lock())).map(|(key, _)| key.clone()).collect()
+        queues
+            .iter()
+            .filter(|(_, queue)| wanted(&queue.lock()))
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 
     fn existing(&self, key: &QueueKey) -> Option<Arc<Mutex<Queue>>> {
@@ -483,7 +512,13 @@ impl Queue {
         if let Some(rate) = info.rate {
             match &mut self.bucket {
                 Some(bucket) => bucket.rate = rate,
-                None => self.bucket = Some(Bucket { rate, tokens: rate.max(1.0), filled: now }),
+                None => {
+                    self.bucket = Some(Bucket {
+                        rate,
+                        tokens: rate.max(1.0),
+                        filled: now,
+                    })
+                }
             }
         }
         match self.seen.get_mut(&info.identity) {
@@ -528,7 +563,11 @@ impl Bucket {
 
 impl Meter {
     fn new(origin: Instant) -> Self {
-        Self { counts: [0; 30], second: 0, origin }
+        Self {
+            counts: [0; 30],
+            second: 0,
+            origin,
+        }
     }
 
     fn add(&mut self) {
@@ -562,7 +601,11 @@ mod tests {
     use super::*;
 
     fn key() -> QueueKey {
-        QueueKey { namespace_id: "n".into(), name: "q".into(), kind: QueueKind::Activity }
+        QueueKey {
+            namespace_id: "n".into(),
+            name: "q".into(),
+            kind: QueueKind::Activity,
+        }
     }
 
     fn task(id: i64) -> Task {
@@ -603,16 +646,25 @@ mod tests {
         drop(ticket);
         let waiting = matching.poll(&key(), PollerInfo::default());
         assert!(matching.reserve(&key()).is_some());
-        assert!(matching.reserve(&key()).is_none(), "a poller takes one task");
+        assert!(
+            matching.reserve(&key()).is_none(),
+            "a poller takes one task"
+        );
         drop(waiting);
     }
 
     #[test]
     fn a_poller_is_not_reserved_past_older_tasks() {
         let matching = Matching::default();
-        let info = PollerInfo { rate: Some(0.0), ..PollerInfo::default() };
+        let info = PollerInfo {
+            rate: Some(0.0),
+            ..PollerInfo::default()
+        };
         let waiting = matching.poll(&key(), info);
-        assert!(matching.offer(&key(), task(1), 3).is_none(), "a rate of zero hands nothing out");
+        assert!(
+            matching.offer(&key(), task(1), 3).is_none(),
+            "a rate of zero hands nothing out"
+        );
         assert!(matching.reserve(&key()).is_none());
         drop(waiting);
     }

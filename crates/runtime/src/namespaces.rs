@@ -84,7 +84,9 @@ impl NamespaceRegistry {
                 .map_err(|error| RuntimeError::Internal(format!("namespace {id}: {error}")))?;
             by_id.insert(id, Arc::new(namespace));
         }
-        Ok(Self { by_id: RwLock::new(by_id) })
+        Ok(Self {
+            by_id: RwLock::new(by_id),
+        })
     }
 
     /// A namespace by its name.
@@ -92,7 +94,8 @@ impl NamespaceRegistry {
         if name.is_empty() {
             return Err(RuntimeError::invalid("Namespace not set on request."));
         }
-        self.find(name).ok_or_else(|| RuntimeError::NamespaceNotFound(name.to_owned()))
+        self.find(name)
+            .ok_or_else(|| RuntimeError::NamespaceNotFound(name.to_owned()))
     }
 
     /// A namespace by its id.
@@ -110,12 +113,18 @@ impl NamespaceRegistry {
 
     /// A namespace's name by its id; the id itself for one that is gone.
     pub fn name(&self, id: &str) -> String {
-        self.by_id.read().get(id).map_or_else(|| id.to_owned(), |namespace| namespace.name.clone())
+        self.by_id
+            .read()
+            .get(id)
+            .map_or_else(|| id.to_owned(), |namespace| namespace.name.clone())
     }
 
     /// How long closed runs of a namespace are kept.
     pub fn retention(&self, id: &str) -> Time {
-        self.by_id.read().get(id).map_or(DEFAULT_RETENTION, |namespace| namespace.retention)
+        self.by_id
+            .read()
+            .get(id)
+            .map_or(DEFAULT_RETENTION, |namespace| namespace.retention)
     }
 
     /// Adds a namespace, durably.
@@ -128,8 +137,12 @@ impl NamespaceRegistry {
 
     /// Writes a namespace that is there, durably.
     pub async fn put(&self, store: &dyn Store, namespace: Namespace) -> Result<()> {
-        store.put_record(KIND, &namespace.id, namespace.encode_to_vec()).await?;
-        self.by_id.write().insert(namespace.id.clone(), Arc::new(namespace));
+        store
+            .put_record(KIND, &namespace.id, namespace.encode_to_vec())
+            .await?;
+        self.by_id
+            .write()
+            .insert(namespace.id.clone(), Arc::new(namespace));
         Ok(())
     }
 
@@ -141,7 +154,11 @@ impl NamespaceRegistry {
     }
 
     fn find(&self, name: &str) -> Option<Arc<Namespace>> {
-        self.by_id.read().values().find(|namespace| namespace.name == name).cloned()
+        self.by_id
+            .read()
+            .values()
+            .find(|namespace| namespace.name == name)
+            .cloned()
     }
 }
 

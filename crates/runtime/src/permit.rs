@@ -12,7 +12,13 @@ pub struct Permit {
 impl Permit {
     /// The permit of a call that was authorized.
     pub fn granted(call: &str, principal: String, authentication: String) -> Self {
-        Self { cause: Cause { call: call.to_owned(), principal, authentication } }
+        Self {
+            cause: Cause {
+                call: call.to_owned(),
+                principal,
+                authentication,
+            },
+        }
     }
 
     /// The permit of what the server does by itself.

@@ -7,7 +7,9 @@ use prost::Message;
 use steadfast_engine::Time;
 use steadfast_engine::proto::enums::WorkflowExecutionStatus;
 use steadfast_engine::state::RunState;
-use steadfast_store::{HistoryPage, PendingTask, ProjectionBatch, RunProjection, RunRef, VisibilityRow};
+use steadfast_store::{
+    HistoryPage, PendingTask, ProjectionBatch, RunProjection, RunRef, VisibilityRow,
+};
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
 use crate::error::{Result, RuntimeError};
@@ -55,7 +57,9 @@ impl Runtime {
         let wait = projected.wait_for(|position| *position >= head);
         match tokio::time::timeout(Duration::from_secs(8), wait).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(RuntimeError::Unavailable("the projections are behind: try again".into())),
+            Err(_) => Err(RuntimeError::Unavailable(
+                "the projections are behind: try again".into(),
+            )),
         }
     }
 
@@ -63,6 +67,7 @@ impl Runtime {
     pub(crate) async fn project_all(&self) -> Result<()> {
         let _one_at_a_time = self.0.projecting.lock().await;
         let head = self.committer().committed();
+        let before = self.committer().ticket(head);
         if head == *self.0.projected.borrow() && !self.has_dirty() {
             return Ok(());
         }
@@ -73,9 +78,15 @@ impl Runtime {
                 taken.push(of_workflow);
                 if batch.runs.len() >= BATCH_RUNS {
                     batch.position = *self.0.projected.borrow();
-                    self.write(std::mem::take(&mut batch), std::mem::take(&mut taken)).await?;
+                    self.write(std::mem::take(&mut batch), std::mem::take(&mut taken))
+                        .await?;
                 }
             }
+        }
+        if !self.committer().is_current(before) {
+            // Memory was dropped while it was looked through: what was taken is not all there was.
+            self.take_back(taken, &batch.current_runs, batch.deleted);
+            return Err(RuntimeError::Unavailable("a commit failed".into()));
         }
         batch.position = head;
         self.write(batch, taken).await?;
@@ -84,7 +95,10 @@ impl Runtime {
     }
 
     fn has_dirty(&self) -> bool {
-        self.0.shards.iter().any(|shard| !shard.lock().dirty.is_empty())
+        self.0
+            .shards
+            .iter()
+            .any(|shard| !shard.lock().dirty.is_empty())
     }
 
     /// Takes one changed workflow of a shard into the batch.
@@ -92,7 +106,9 @@ impl Runtime {
         let mut shard = self.0.shards.at(index).lock();
         loop {
             let key = shard.dirty.pop()?;
-            let Some(workflow) = shard.ready(&key) else { continue };
+            let Some(workflow) = shard.ready(&key) else {
+                continue;
+            };
             workflow.dirty = false;
             return Some(self.take_workflow(&key, workflow, batch));
         }
@@ -119,36 +135,50 @@ impl Runtime {
                 workflow.current.clone(),
             ));
         }
-        batch.deleted.extend(workflow.deleted.drain(..).map(|run_id| RunRef {
-            namespace_id: key.namespace_id.clone(),
-            workflow_id: key.workflow_id.clone(),
-            run_id,
-        }));
-        Taken { key: key.clone(), runs }
+        batch
+            .deleted
+            .extend(workflow.deleted.drain(..).map(|run_id| RunRef {
+                namespace_id: key.namespace_id.clone(),
+                workflow_id: key.workflow_id.clone(),
+                run_id,
+            }));
+        Taken {
+            key: key.clone(),
+            runs,
+        }
     }
 
     /// Writes a batch, and lets memory forget what is in it.
     async fn write(&self, batch: ProjectionBatch, taken: Vec<Taken>) -> Result<()> {
         // States may be ahead of the disk: what is projected must never be ahead of the journal.
-        let newest = taken.iter().flat_map(|taken| &taken.runs).map(|(_, seq, _)| *seq).max();
+        let newest = taken
+            .iter()
+            .flat_map(|taken| &taken.runs)
+            .map(|(_, seq, _)| *seq)
+            .max();
         let result = match newest {
-            Some(seq) => self.committer().durable(seq).await,
+            Some(seq) => self.committer().durable(self.committer().ticket(seq)).await,
             None => Ok(()),
         };
+        let (current_runs, deleted) = (batch.current_runs.clone(), batch.deleted.clone());
         let result = match result {
-            Ok(()) => {
-                let kept = (batch.current_runs.clone(), batch.deleted.clone());
-                self.0.store.project(batch).await.map_err(|error| (RuntimeError::from(error), kept))
-            }
-            Err(error) => return Err(error),
+            Ok(()) => self
+                .0
+                .store
+                .project(batch)
+                .await
+                .map_err(RuntimeError::from),
+            Err(error) => Err(error),
         };
-        if let Err((error, (current_runs, deleted))) = result {
+        if let Err(error) = result {
             self.take_back(taken, &current_runs, deleted);
             return Err(error);
         }
         for of_workflow in taken {
             let mut shard = self.0.shards.of(of_workflow.key.slot()).lock();
-            let Some(workflow) = shard.ready(&of_workflow.key) else { continue };
+            let Some(workflow) = shard.ready(&of_workflow.key) else {
+                continue;
+            };
             for (run_id, seq, next_event_id) in of_workflow.runs {
                 if let Some(live) = workflow.runs.get_mut(&run_id) {
                     live.projected_seq = live.projected_seq.max(seq);
@@ -170,7 +200,9 @@ impl Runtime {
         for of_workflow in taken {
             let key = of_workflow.key;
             let mut shard = self.0.shards.of(key.slot()).lock();
-            let Some((workflow, dirty)) = shard.ready_with_dirty(&key) else { continue };
+            let Some((workflow, dirty)) = shard.ready_with_dirty(&key) else {
+                continue;
+            };
             workflow.current_changed |= current_runs
                 .iter()
                 .any(|(namespace, id, _)| *namespace == key.namespace_id && *id == key.workflow_id);
@@ -226,7 +258,10 @@ fn project_run(key: &WorkflowKey, live: &LiveRun, retention: Time) -> RunProject
         .collect();
     let history = match events.is_empty() {
         true => Vec::new(),
-        false => vec![HistoryPage { first_event_id: live.unprojected_event_id, events }],
+        false => vec![HistoryPage {
+            first_event_id: live.unprojected_event_id,
+            events,
+        }],
     };
     RunProjection {
         run: RunRef {
@@ -240,7 +275,11 @@ fn project_run(key: &WorkflowKey, live: &LiveRun, retention: Time) -> RunProject
         wake_at: wake_at(live),
         history,
         history_parents: match live.projected_seq {
-            0 => state.ancestors.iter().map(|branch| branch.run_id.clone()).collect(),
+            0 => state
+                .ancestors
+                .iter()
+                .map(|branch| branch.run_id.clone())
+                .collect(),
             _ => Vec::new(),
         },
         visibility: Some(visibility(state)),
@@ -263,21 +302,42 @@ fn pending_tasks(live: &LiveRun) -> Vec<PendingTask> {
     let mut pending: Vec<PendingTask> = Vec::new();
     for effect in live.run.waiting_tasks() {
         let (kind, task_queue, since) = match effect {
-            Effect::WorkflowTask { task_queue, .. } => {
-                (1, task_queue, state.workflow_task.as_ref().map_or(0, |task| task.scheduled_time))
-            }
-            Effect::ActivityTask { task_queue, scheduled_event_id, .. } => {
+            Effect::WorkflowTask { task_queue, .. } => (
+                1,
+                task_queue,
+                state
+                    .workflow_task
+                    .as_ref()
+                    .map_or(0, |task| task.scheduled_time),
+            ),
+            Effect::ActivityTask {
+                task_queue,
+                scheduled_event_id,
+                ..
+            } => {
                 let since = state.activities.get(&scheduled_event_id);
-                (2, task_queue, since.map_or(0, |activity| activity.attempt().scheduled_time))
+                (
+                    2,
+                    task_queue,
+                    since.map_or(0, |activity| activity.attempt().scheduled_time),
+                )
             }
             _ => continue,
         };
-        match pending.iter_mut().find(|task| task.kind == kind && task.task_queue == task_queue) {
+        match pending
+            .iter_mut()
+            .find(|task| task.kind == kind && task.task_queue == task_queue)
+        {
             Some(task) => {
                 task.count += 1;
                 task.since = task.since.min(since);
             }
-            None => pending.push(PendingTask { kind, task_queue, count: 1, since }),
+            None => pending.push(PendingTask {
+                kind,
+                task_queue,
+                count: 1,
+                since,
+            }),
         }
     }
     pending
@@ -287,7 +347,9 @@ fn visibility(state: &RunState) -> VisibilityRow {
     let start = state.start();
     let closed = !state.is_running();
     let execution = |of: &Option<steadfast_engine::proto::common::WorkflowExecution>| {
-        of.as_ref().map(|of| (of.workflow_id.clone(), of.run_id.clone())).unwrap_or_default()
+        of.as_ref()
+            .map(|of| (of.workflow_id.clone(), of.run_id.clone()))
+            .unwrap_or_default()
     };
     let (parent_workflow_id, parent_run_id) = execution(&start.parent_workflow_execution);
     let (root_workflow_id, root_run_id) = match &start.root_workflow_execution {
@@ -307,7 +369,11 @@ fn visibility(state: &RunState) -> VisibilityRow {
         close_time: closed.then_some(state.close_time),
         history_length: if closed { state.next_event_id - 1 } else { 0 },
         history_size_bytes: if closed { state.history_bytes } else { 0 },
-        state_transition_count: if closed { i64::try_from(state.n).unwrap_or(i64::MAX) } else { 0 },
+        state_transition_count: if closed {
+            i64::try_from(state.n).unwrap_or(i64::MAX)
+        } else {
+            0
+        },
         task_queue: state.task_queue().to_owned(),
         parent_workflow_id,
         parent_run_id,
@@ -316,6 +382,9 @@ fn visibility(state: &RunState) -> VisibilityRow {
         first_run_id: start.first_execution_run_id.clone(),
         search_attributes: crate::visibility::searchable(&search_attributes),
         search_attributes_bytes: search_attributes.encode_to_vec(),
-        memo_bytes: state.memo.as_ref().map_or_else(Vec::new, Message::encode_to_vec),
+        memo_bytes: state
+            .memo
+            .as_ref()
+            .map_or_else(Vec::new, Message::encode_to_vec),
     }
 }

@@ -102,17 +102,23 @@ impl QueryHandout {
 
     /// The answer to the poll.
     pub async fn into_response(self, runtime: &Runtime) -> Result<PollWorkflowTaskQueueResponse> {
-        let token =
-            QueryToken { query_id: self.id, namespace_id: self.key.namespace_id.clone() };
-        let (events, next_page_token) =
-            self.history.into_page(runtime, &self.key, &self.run_id, false).await?;
+        let token = QueryToken {
+            query_id: self.id,
+            namespace_id: self.key.namespace_id.clone(),
+        };
+        let (events, next_page_token) = self
+            .history
+            .into_page(runtime, &self.key, &self.run_id, false)
+            .await?;
         Ok(PollWorkflowTaskQueueResponse {
             task_token: token.encode_to_vec(),
             workflow_execution: Some(WorkflowExecution {
                 workflow_id: self.key.workflow_id,
                 run_id: self.run_id,
             }),
-            workflow_type: Some(WorkflowType { name: self.workflow_type }),
+            workflow_type: Some(WorkflowType {
+                name: self.workflow_type,
+            }),
             previous_started_event_id: self.previous_started_event_id,
             query: Some(self.query),
             history: Some(History { events }),
@@ -142,7 +148,8 @@ impl LiveRun {
 
     /// The workflow task is over without answers: they are asked again with the next one.
     pub(crate) fn requeue_queries(&mut self) {
-        self.queries.extend(self.sent_queries.drain().map(|(_, query)| query));
+        self.queries
+            .extend(self.sent_queries.drain().map(|(_, query)| query));
     }
 }
 
@@ -155,7 +162,10 @@ fn read_result(result: WorkflowQueryResult) -> QueryAnswer {
 
 /// The error of a query that failed in the worker.
 pub(crate) fn failed(message: String, failure: Option<Failure>) -> RuntimeError {
-    RuntimeError::QueryFailed { message, failure: failure.map(Box::new) }
+    RuntimeError::QueryFailed {
+        message,
+        failure: failure.map(Box::new),
+    }
 }
 
 /// Bytes of a query token, or none if it is a task's.

@@ -18,6 +18,8 @@ const ROWS: usize = 2000;
 impl Runtime {
     /// Replays the journal's tail: everything that is not in the projections yet.
     pub(crate) async fn recover(&self) -> Result<()> {
+        // Nothing is projected meanwhile: memory does not hold all that is durable yet.
+        let _no_projection = self.0.projecting.lock().await;
         let mut position = self.0.store.projected_position().await?;
         let mut keys = Vec::new();
         loop {
@@ -30,7 +32,14 @@ impl Runtime {
         }
         for (namespace_id, kind, name, _, _) in self.0.store.pending_queues().await? {
             if let Some(kind) = QueueKind::from_number(kind) {
-                self.0.matching.set_overflow(&QueueKey { namespace_id, name, kind }, true);
+                self.0.matching.set_overflow(
+                    &QueueKey {
+                        namespace_id,
+                        name,
+                        kind,
+                    },
+                    true,
+                );
             }
         }
         self.0.recovering.store(false, Ordering::Release);
@@ -79,7 +88,10 @@ impl Runtime {
     async fn replay(&self, row: JournalRow) -> Result<WorkflowKey> {
         let transition = Transition::decode(row.bytes.as_slice())
             .map_err(|error| RuntimeError::Internal(format!("journal row {}: {error}", row.seq)))?;
-        let key = WorkflowKey::new(transition.namespace_id.clone(), transition.workflow_id.clone());
+        let key = WorkflowKey::new(
+            transition.namespace_id.clone(),
+            transition.workflow_id.clone(),
+        );
         let missing: Vec<String> = {
             let mut shard = self.0.shards.of(key.slot()).lock();
             if shard.ready(&key).is_none() {
@@ -90,18 +102,31 @@ impl Runtime {
                 .records
                 .iter()
                 .map(|record| record.run_id.clone())
-                .filter(|run_id| workflow.as_ref().is_none_or(|w| !w.runs.contains_key(run_id)))
+                .filter(|run_id| {
+                    workflow
+                        .as_ref()
+                        .is_none_or(|w| !w.runs.contains_key(run_id))
+                })
                 .collect()
         };
         let mut loaded = Vec::new();
         for run_id in missing {
             let live = self.load_run(&key, &run_id).await?;
-            loaded.push((run_id, live.unwrap_or_else(|| LiveRun::new(Run::default(), 0))));
+            loaded.push((
+                run_id,
+                live.unwrap_or_else(|| LiveRun::new(Run::default(), 0)),
+            ));
         }
-        let current = self.0.store.current_run(&key.namespace_id, &key.workflow_id).await?;
+        let current = self
+            .0
+            .store
+            .current_run(&key.namespace_id, &key.workflow_id)
+            .await?;
         let mut shard = self.0.shards.of(key.slot()).lock();
         let Some((workflow, dirty)) = shard.ready_with_dirty(&key) else {
-            return Err(RuntimeError::Internal("a workflow vanished during recovery".into()));
+            return Err(RuntimeError::Internal(
+                "a workflow vanished during recovery".into(),
+            ));
         };
         if workflow.current.is_none() {
             workflow.current = current;
@@ -121,7 +146,9 @@ impl Runtime {
 /// Applies a row to the workflow, except where the snapshots contain it already.
 fn apply(workflow: &mut Workflow, transition: &Transition, seq: u64) -> Result<()> {
     for record in &transition.records {
-        let Some(live) = workflow.runs.get_mut(&record.run_id) else { continue };
+        let Some(live) = workflow.runs.get_mut(&record.run_id) else {
+            continue;
+        };
         if live.seq >= seq {
             continue;
         }

@@ -21,13 +21,23 @@ impl Runtime {
             if let Err(error) = self.expire().await {
                 tracing::warn!(%error, "deleting expired runs failed: trying again later");
             }
-            tokio::time::sleep(self.0.settings.retention_interval.max(Duration::from_millis(100))).await;
+            tokio::time::sleep(
+                self.0
+                    .settings
+                    .retention_interval
+                    .max(Duration::from_millis(100)),
+            )
+            .await;
         }
     }
 
     async fn expire(&self) -> Result<()> {
         loop {
-            let expired = self.0.store.expired_runs(crate::clock::now(), BATCH).await?;
+            let expired = self
+                .0
+                .store
+                .expired_runs(crate::clock::now(), BATCH)
+                .await?;
             self.delete_runs(&expired).await?;
             if expired.len() < BATCH {
                 break;
@@ -63,6 +73,10 @@ impl Runtime {
             }
         }
         // Deleting is not done before the rows are gone: the next look must not find them again.
-        if runs.is_empty() { Ok(()) } else { self.projected().await }
+        if runs.is_empty() {
+            Ok(())
+        } else {
+            self.projected().await
+        }
     }
 }

@@ -153,17 +153,25 @@ impl Runtime {
 
     /// Transitions and commits since the start.
     pub fn counters(&self) -> (u64, u64) {
-        (self.0.transitions.load(Ordering::Relaxed), self.committer().groups())
+        (
+            self.0.transitions.load(Ordering::Relaxed),
+            self.committer().groups(),
+        )
     }
 
     /// An id of this cluster: that of its default namespace, which lives as long as the store.
     pub fn cluster_id(&self) -> String {
-        self.namespaces().all().first().map_or_else(String::new, |namespace| namespace.id.clone())
+        self.namespaces()
+            .all()
+            .first()
+            .map_or_else(String::new, |namespace| namespace.id.clone())
     }
 
     /// Durable journal rows that are not projected yet.
     pub fn journal_lag(&self) -> u64 {
-        self.committer().committed().saturating_sub(*self.0.projected.borrow())
+        self.committer()
+            .committed()
+            .saturating_sub(*self.0.projected.borrow())
     }
 
     /// Whether the server is shutting down.

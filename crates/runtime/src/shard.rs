@@ -45,7 +45,10 @@ impl Shard {
     }
 
     /// The workflow and the dirty list, for marking it.
-    pub fn ready_with_dirty(&mut self, key: &WorkflowKey) -> Option<(&mut Workflow, &mut Vec<WorkflowKey>)> {
+    pub fn ready_with_dirty(
+        &mut self,
+        key: &WorkflowKey,
+    ) -> Option<(&mut Workflow, &mut Vec<WorkflowKey>)> {
         match self.entries.get_mut(key) {
             Some(Entry::Ready(workflow)) => Some((workflow, &mut self.dirty)),
             _ => None,
@@ -60,7 +63,8 @@ impl Shard {
     /// Announces that the caller loads it. Whoever looks for it waits until
     /// [`Shard::loaded`] or [`Shard::load_failed`].
     pub fn loading(&mut self, key: &WorkflowKey) {
-        self.entries.insert(key.clone(), Entry::Loading(broadcast::channel(1).0));
+        self.entries
+            .insert(key.clone(), Entry::Loading(broadcast::channel(1).0));
     }
 
     /// Puts in what was loaded, unless memory was dropped in the meantime.
@@ -123,10 +127,12 @@ impl Shard {
 
     /// All workflows in memory.
     pub fn workflows(&mut self) -> impl Iterator<Item = (&WorkflowKey, &mut Workflow)> {
-        self.entries.iter_mut().filter_map(|(key, entry)| match entry {
-            Entry::Ready(workflow) => Some((key, &mut **workflow)),
-            Entry::Loading(_) => None,
-        })
+        self.entries
+            .iter_mut()
+            .filter_map(|(key, entry)| match entry {
+                Entry::Ready(workflow) => Some((key, &mut **workflow)),
+                Entry::Loading(_) => None,
+            })
     }
 }
 

@@ -41,7 +41,9 @@ pub struct Timers {
 impl Timers {
     fn push(&self, at: Time, key: WorkflowKey, run_id: String) {
         let mut queue = self.queue.lock();
-        let sooner = queue.peek().is_none_or(|Reverse((first, _, _))| at < *first);
+        let sooner = queue
+            .peek()
+            .is_none_or(|Reverse((first, _, _))| at < *first);
         queue.push(Reverse((at, key, run_id)));
         drop(queue);
         if sooner {
@@ -73,7 +75,9 @@ impl Runtime {
     pub(crate) fn arm_timers(&self, key: &WorkflowKey, workflow: &mut Workflow) {
         let horizon = crate::clock::now() + HORIZON;
         for (run_id, live) in &mut workflow.runs {
-            let Some(at) = live.run.next_wake() else { continue };
+            let Some(at) = live.run.next_wake() else {
+                continue;
+            };
             if at < horizon && live.armed.is_none_or(|armed| at < armed) {
                 live.armed = Some(at);
                 self.0.timers.push(at, key.clone(), run_id.clone());
@@ -134,10 +138,15 @@ impl Runtime {
             })
             .await;
         if let Err(error) = result
-            && !matches!(error, crate::RuntimeError::Engine(steadfast_engine::Error::NotFound(_)))
+            && !matches!(
+                error,
+                crate::RuntimeError::Engine(steadfast_engine::Error::NotFound(_))
+            )
         {
             tracing::warn!(%error, workflow_id = %key.workflow_id, "waking a workflow failed: trying again");
-            self.0.timers.push(crate::clock::now() + SECOND, key.clone(), run_id.to_owned());
+            self.0
+                .timers
+                .push(crate::clock::now() + SECOND, key.clone(), run_id.to_owned());
         }
     }
 

@@ -10,7 +10,7 @@ use steadfast_store::RunRef;
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
 use crate::clock::RandomIds;
-use crate::commit::AfterCommit;
+use crate::commit::{AfterCommit, Ticket};
 use crate::error::{Result, RuntimeError};
 use crate::handout::{ActivityHandout, Delivery, WorkflowTaskHandout};
 use crate::matching::{QueueKey, QueueKind, Task, Waiting};
@@ -37,19 +37,19 @@ impl Runtime {
         run_id: &str,
         decide: impl FnOnce(&mut Workflow, &mut Cx<'_>) -> Result<R>,
     ) -> Result<R> {
-        let (result, seq) = self.transact_early(permit, key, run_id, decide).await?;
-        self.committer().durable(seq).await?;
+        let (result, ticket) = self.transact_early(permit, key, run_id, decide).await?;
+        self.committer().durable(ticket).await?;
         result
     }
 
-    /// The same without the wait: returns the position that the answer depends on.
+    /// The same without the wait: returns the ticket of what the answer depends on.
     pub(crate) async fn transact_early<R>(
         &self,
         permit: &Permit,
         key: &WorkflowKey,
         run_id: &str,
         decide: impl FnOnce(&mut Workflow, &mut Cx<'_>) -> Result<R>,
-    ) -> Result<(Result<R>, u64)> {
+    ) -> Result<(Result<R>, Ticket)> {
         self.wait_for_room().await?;
         loop {
             self.ensure_loaded(key, run_id).await?;
@@ -58,7 +58,9 @@ impl Runtime {
             if self.0.recovering.load(Ordering::Acquire) {
                 continue;
             }
-            let Some((workflow, dirty)) = shard.ready_with_dirty(key) else { continue };
+            let Some((workflow, dirty)) = shard.ready_with_dirty(key) else {
+                continue;
+            };
             if !has_run(workflow, run_id) {
                 continue;
             }
@@ -66,7 +68,7 @@ impl Runtime {
             if workflow.dirty && !decided.was_dirty {
                 dirty.push(key.clone());
             }
-            return Ok((decided.result, decided.seq));
+            return Ok((decided.result, decided.ticket));
         }
     }
 
@@ -77,7 +79,10 @@ impl Runtime {
         run_id: &str,
         look: impl FnOnce(&mut Workflow) -> Result<R>,
     ) -> Result<R> {
-        self.transact(&Permit::internal("read"), key, run_id, |workflow, _| look(workflow)).await
+        self.transact(&Permit::internal("read"), key, run_id, |workflow, _| {
+            look(workflow)
+        })
+        .await
     }
 
     fn decide<R>(
@@ -89,7 +94,12 @@ impl Runtime {
     ) -> Decided<R> {
         let was_dirty = workflow.dirty;
         let mut ids = RandomIds;
-        let newest = workflow.runs.values().map(|live| live.run.state.time).max().unwrap_or(0);
+        let newest = workflow
+            .runs
+            .values()
+            .map(|live| live.run.state.time)
+            .max()
+            .unwrap_or(0);
         let now = crate::clock::now().max(newest);
         workflow.used = now;
         let namespace = self.0.namespaces.name(&key.namespace_id);
@@ -106,12 +116,16 @@ impl Runtime {
         for live in workflow.runs.values_mut() {
             live.run.enforce_limits(&mut cx);
         }
-        let seq = self.record(key, workflow, cx);
-        Decided { result, seq, was_dirty }
+        let ticket = self.record(key, workflow, cx);
+        Decided {
+            result,
+            ticket,
+            was_dirty,
+        }
     }
 
     /// Makes one journal row of all that was decided, with pollers that wait already matched.
-    fn record(&self, key: &WorkflowKey, workflow: &mut Workflow, mut cx: Cx<'_>) -> u64 {
+    fn record(&self, key: &WorkflowKey, workflow: &mut Workflow, mut cx: Cx<'_>) -> Ticket {
         let mut transition = Transition {
             namespace_id: key.namespace_id.clone(),
             workflow_id: key.workflow_id.clone(),
@@ -145,9 +159,11 @@ impl Runtime {
             && transition.deleted_run_ids.is_empty()
             && !transition.no_current_run;
         if is_empty {
-            self.run_when_durable(workflow.last_seq, after);
+            self.run_when_durable(self.committer().ticket(workflow.last_seq), after);
         } else {
-            let seq = self.committer().append(key.slot(), transition.encode_row(), after);
+            let seq = self
+                .committer()
+                .append(key.slot(), transition.encode_row(), after);
             self.0.transitions.fetch_add(1, Ordering::Relaxed);
             workflow.last_seq = seq;
             workflow.dirty = true;
@@ -161,7 +177,7 @@ impl Runtime {
             }
         }
         self.arm_timers(key, workflow);
-        workflow.last_seq
+        self.committer().ticket(workflow.last_seq)
     }
 
     /// Gives tasks that are being scheduled to pollers that wait for them, so that scheduling and
@@ -177,12 +193,12 @@ impl Runtime {
         let mut rest = Vec::new();
         for effect in effects {
             let (run_id, queue) = match &effect {
-                Effect::WorkflowTask { run_id, task_queue, .. } => {
-                    (run_id, queue_key(key, task_queue, QueueKind::Workflow))
-                }
-                Effect::ActivityTask { run_id, task_queue, .. } => {
-                    (run_id, queue_key(key, task_queue, QueueKind::Activity))
-                }
+                Effect::WorkflowTask {
+                    run_id, task_queue, ..
+                } => (run_id, queue_key(key, task_queue, QueueKind::Workflow)),
+                Effect::ActivityTask {
+                    run_id, task_queue, ..
+                } => (run_id, queue_key(key, task_queue, QueueKind::Activity)),
                 _ => {
                     rest.push(effect);
                     continue;
@@ -211,13 +227,28 @@ impl Runtime {
         let waiting = self.0.matching.reserve(queue)?;
         let poller = poller(&waiting.info);
         let delivery = match effect {
-            Effect::WorkflowTask { scheduled_event_id, .. } => {
-                let task = live.run.start_workflow_task(cx, *scheduled_event_id, &poller).ok()?;
+            Effect::WorkflowTask {
+                scheduled_event_id, ..
+            } => {
+                let task = live
+                    .run
+                    .start_workflow_task(cx, *scheduled_event_id, &poller)
+                    .ok()?;
                 Delivery::WorkflowTask(Box::new(WorkflowTaskHandout::prepare(key, live, &task)))
             }
-            Effect::ActivityTask { scheduled_event_id, attempt, .. } => {
-                live.run.start_activity(cx, *scheduled_event_id, *attempt, &poller).ok()?;
-                Delivery::Activity(Box::new(ActivityHandout::prepare(key, live, *scheduled_event_id)?))
+            Effect::ActivityTask {
+                scheduled_event_id,
+                attempt,
+                ..
+            } => {
+                live.run
+                    .start_activity(cx, *scheduled_event_id, *attempt, &poller)
+                    .ok()?;
+                Delivery::Activity(Box::new(ActivityHandout::prepare(
+                    key,
+                    live,
+                    *scheduled_event_id,
+                )?))
             }
             _ => return None,
         };
@@ -250,7 +281,12 @@ impl Runtime {
     /// Does what a durable transition asks for.
     pub(crate) fn perform(&self, key: &WorkflowKey, effect: Effect) {
         match effect {
-            Effect::WorkflowTask { run_id, scheduled_event_id, task_queue, sticky } => {
+            Effect::WorkflowTask {
+                run_id,
+                scheduled_event_id,
+                task_queue,
+                sticky,
+            } => {
                 let mut queue = queue_key(key, &task_queue, QueueKind::Workflow);
                 if sticky && !self.0.matching.is_polled(&queue) {
                     // The worker that has the run cached is gone: no use to wait for it.
@@ -258,12 +294,27 @@ impl Runtime {
                     return;
                 }
                 queue.namespace_id.clone_from(&key.namespace_id);
-                let task = Task { key: key.clone(), run_id, scheduled_event_id, attempt: 0 };
+                let task = Task {
+                    key: key.clone(),
+                    run_id,
+                    scheduled_event_id,
+                    attempt: 0,
+                };
                 self.offer(&queue, task, 3);
             }
-            Effect::ActivityTask { run_id, scheduled_event_id, attempt, task_queue } => {
+            Effect::ActivityTask {
+                run_id,
+                scheduled_event_id,
+                attempt,
+                task_queue,
+            } => {
                 let queue = queue_key(key, &task_queue, QueueKind::Activity);
-                let task = Task { key: key.clone(), run_id, scheduled_event_id, attempt };
+                let task = Task {
+                    key: key.clone(),
+                    run_id,
+                    scheduled_event_id,
+                    attempt,
+                };
                 self.offer(&queue, task, 3);
             }
             Effect::Message { run_id, message } => self.deliver(key.clone(), run_id, message),
@@ -275,7 +326,9 @@ impl Runtime {
     pub(crate) fn offer(&self, queue: &QueueKey, task: Task, priority: i32) {
         if let Some((task, waiting)) = self.0.matching.offer(queue, task, priority) {
             let (runtime, queue) = (self.clone(), queue.clone());
-            self.0.runtime.spawn(async move { runtime.hand_over(&queue, task, waiting).await });
+            self.0
+                .runtime
+                .spawn(async move { runtime.hand_over(&queue, task, waiting).await });
         }
     }
 
@@ -305,20 +358,29 @@ impl Runtime {
                 .await;
             if let Ok(Some(task_queue)) = queue {
                 let queue = queue_key(&key, &task_queue, QueueKind::Workflow);
-                runtime.offer(&queue, Task { key, run_id, scheduled_event_id, attempt: 0 }, 3);
+                runtime.offer(
+                    &queue,
+                    Task {
+                        key,
+                        run_id,
+                        scheduled_event_id,
+                        attempt: 0,
+                    },
+                    3,
+                );
             }
         });
     }
 
-    fn run_when_durable(&self, seq: u64, after: AfterCommit) {
-        if self.committer().committed() >= seq {
+    fn run_when_durable(&self, ticket: Ticket, after: AfterCommit) {
+        if self.committer().is_durable(ticket) {
             // The shard's lock is held here, and what runs may need it: let it run elsewhere.
             self.0.runtime.spawn(async move { after() });
             return;
         }
         let runtime = self.clone();
         self.0.runtime.spawn(async move {
-            if runtime.committer().durable(seq).await.is_ok() {
+            if runtime.committer().durable(ticket).await.is_ok() {
                 after();
             }
         });
@@ -328,14 +390,19 @@ impl Runtime {
     async fn wait_for_room(&self) -> Result<()> {
         const ROUNDS: u32 = 200;
         for _ in 0..ROUNDS {
-            let lag = self.committer().committed().saturating_sub(*self.0.projected.borrow());
+            let lag = self
+                .committer()
+                .committed()
+                .saturating_sub(*self.0.projected.borrow());
             if lag < self.0.settings.projection_lag && !self.committer().is_behind() {
                 return Ok(());
             }
             self.0.project_now.notify_one();
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        Err(RuntimeError::Unavailable("the store cannot keep up: try again later".into()))
+        Err(RuntimeError::Unavailable(
+            "the store cannot keep up: try again later".into(),
+        ))
     }
 
     /// Loads a workflow, its current run and a named run, unless they are in memory.
@@ -390,8 +457,15 @@ impl Runtime {
     }
 
     async fn load(&self, key: &WorkflowKey) -> Result<Workflow> {
-        let mut workflow = Workflow { used: crate::clock::now(), ..Workflow::default() };
-        let current = self.0.store.current_run(&key.namespace_id, &key.workflow_id).await?;
+        let mut workflow = Workflow {
+            used: crate::clock::now(),
+            ..Workflow::default()
+        };
+        let current = self
+            .0
+            .store
+            .current_run(&key.namespace_id, &key.workflow_id)
+            .await?;
         if let Some(run_id) = current {
             if let Some(live) = self.load_run(key, &run_id).await? {
                 workflow.last_seq = live.seq;
@@ -419,15 +493,23 @@ impl Runtime {
         Ok(())
     }
 
-    pub(crate) async fn load_run(&self, key: &WorkflowKey, run_id: &str) -> Result<Option<LiveRun>> {
+    pub(crate) async fn load_run(
+        &self,
+        key: &WorkflowKey,
+        run_id: &str,
+    ) -> Result<Option<LiveRun>> {
         let name = RunRef {
             namespace_id: key.namespace_id.clone(),
             workflow_id: key.workflow_id.clone(),
             run_id: run_id.to_owned(),
         };
-        let Some(stored) = self.0.store.load_run(&name).await? else { return Ok(None) };
-        let state = steadfast_engine::RunState::decode(stored.snapshot.as_slice())
-            .map_err(|error| RuntimeError::Internal(format!("snapshot of run {run_id}: {error}")))?;
+        let Some(stored) = self.0.store.load_run(&name).await? else {
+            return Ok(None);
+        };
+        let state =
+            steadfast_engine::RunState::decode(stored.snapshot.as_slice()).map_err(|error| {
+                RuntimeError::Internal(format!("snapshot of run {run_id}: {error}"))
+            })?;
         Ok(Some(LiveRun::new(Run::from_state(state), stored.seq)))
     }
 
@@ -435,7 +517,9 @@ impl Runtime {
     pub(crate) fn offer_outstanding(&self, key: &WorkflowKey) {
         let effects: Vec<Effect> = {
             let mut shard = self.0.shards.of(key.slot()).lock();
-            let Some(workflow) = shard.ready(key) else { return };
+            let Some(workflow) = shard.ready(key) else {
+                return;
+            };
             let now = crate::clock::now();
             let effects = workflow
                 .runs
@@ -463,7 +547,7 @@ enum LookUp {
 
 struct Decided<R> {
     result: Result<R>,
-    seq: u64,
+    ticket: Ticket,
     was_dirty: bool,
 }
 
@@ -484,7 +568,11 @@ impl Workflow {
 
 /// A queue of the workflow's namespace.
 pub(crate) fn queue_key(key: &WorkflowKey, name: &str, kind: QueueKind) -> QueueKey {
-    QueueKey { namespace_id: key.namespace_id.clone(), name: name.to_owned(), kind }
+    QueueKey {
+        namespace_id: key.namespace_id.clone(),
+        name: name.to_owned(),
+        kind,
+    }
 }
 
 /// The engine's view of a poller, with a fresh id for the hand-out.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use serde_json::{Map, Value};
+use steadfast_engine::Error as EngineError;
 use steadfast_engine::proto::command::command::Attributes;
 use steadfast_engine::proto::common::{
     Memo, Payload, SearchAttributes, WorkflowExecution, WorkflowType,
@@ -12,7 +13,6 @@ use steadfast_engine::proto::common::{
 use steadfast_engine::proto::enums::{IndexedValueType, WorkflowTaskFailedCause};
 use steadfast_engine::proto::workflow::WorkflowExecutionInfo;
 use steadfast_engine::proto::workflowservice::RespondWorkflowTaskCompletedRequest;
-use steadfast_engine::Error as EngineError;
 use steadfast_engine::time::{duration, timestamp};
 use steadfast_store::filter::{Filter, PREDEFINED_ATTRIBUTES};
 use steadfast_store::{VisibilityCount, VisibilityQuery, VisibilityRow};
@@ -54,7 +54,11 @@ impl Runtime {
                 cursor: (!page_token.is_empty()).then(|| page_token.to_vec()),
             })
             .await?;
-        let infos = page.rows.into_iter().map(|row| info(namespace, row)).collect();
+        let infos = page
+            .rows
+            .into_iter()
+            .map(|row| info(namespace, row))
+            .collect();
         Ok((infos, page.cursor.unwrap_or_default()))
     }
 
@@ -74,13 +78,19 @@ fn parse(namespace: &Namespace, query: &str) -> Result<Filter> {
 /// A run as lists show it.
 fn info(namespace: &Namespace, row: VisibilityRow) -> WorkflowExecutionInfo {
     let execution = |workflow_id: String, run_id: String| {
-        (!workflow_id.is_empty()).then_some(WorkflowExecution { workflow_id, run_id })
+        (!workflow_id.is_empty()).then_some(WorkflowExecution {
+            workflow_id,
+            run_id,
+        })
     };
-    let mut search_attributes = SearchAttributes::decode(row.search_attributes_bytes.as_slice()).ok();
+    let mut search_attributes =
+        SearchAttributes::decode(row.search_attributes_bytes.as_slice()).ok();
     type_search_attributes(namespace, &mut search_attributes);
     WorkflowExecutionInfo {
         execution: execution(row.workflow_id, row.run_id),
-        r#type: Some(WorkflowType { name: row.workflow_type }),
+        r#type: Some(WorkflowType {
+            name: row.workflow_type,
+        }),
         start_time: Some(timestamp(row.start_time)),
         close_time: row.close_time.map(timestamp),
         status: row.status,
@@ -88,7 +98,9 @@ fn info(namespace: &Namespace, row: VisibilityRow) -> WorkflowExecutionInfo {
         history_size_bytes: row.history_size_bytes,
         state_transition_count: row.state_transition_count,
         execution_time: Some(timestamp(row.execution_time)),
-        execution_duration: row.close_time.map(|close| duration((close - row.execution_time).max(0))),
+        execution_duration: row
+            .close_time
+            .map(|close| duration((close - row.execution_time).max(0))),
         memo: Some(Memo::decode(row.memo_bytes.as_slice()).unwrap_or_default()),
         search_attributes,
         task_queue: row.task_queue,
@@ -108,14 +120,18 @@ fn type_of(namespace: &Namespace, name: &str) -> Option<IndexedValueType> {
             .find(|(predefined, _)| *predefined == name)
             .map(|(_, value_type)| value_type.number())
     };
-    custom.or_else(predefined).and_then(|number| IndexedValueType::try_from(number).ok())
+    custom
+        .or_else(predefined)
+        .and_then(|number| IndexedValueType::try_from(number).ok())
 }
 
 /// Puts each attribute's type into its metadata, as readers expect it.
 pub fn type_search_attributes(namespace: &Namespace, attributes: &mut Option<SearchAttributes>) {
     for (name, payload) in attributes.iter_mut().flat_map(|of| &mut of.indexed_fields) {
         if let Some(value_type) = type_of(namespace, name) {
-            payload.metadata.insert(TYPE_KEY.into(), type_name(value_type).into());
+            payload
+                .metadata
+                .insert(TYPE_KEY.into(), type_name(value_type).into());
         }
     }
 }
@@ -167,9 +183,15 @@ pub(crate) fn check_commands(
 ) -> Option<EngineError> {
     for command in &request.commands {
         let attributes = match &command.attributes {
-            Some(Attributes::UpsertWorkflowSearchAttributesCommandAttributes(a)) => &a.search_attributes,
-            Some(Attributes::StartChildWorkflowExecutionCommandAttributes(a)) => &a.search_attributes,
-            Some(Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(a)) => &a.search_attributes,
+            Some(Attributes::UpsertWorkflowSearchAttributesCommandAttributes(a)) => {
+                &a.search_attributes
+            }
+            Some(Attributes::StartChildWorkflowExecutionCommandAttributes(a)) => {
+                &a.search_attributes
+            }
+            Some(Attributes::ContinueAsNewWorkflowExecutionCommandAttributes(a)) => {
+                &a.search_attributes
+            }
             _ => continue,
         };
         if let Err(error) = check_search_attributes(namespace, attributes) {
@@ -181,7 +203,10 @@ pub(crate) fn check_commands(
 }
 
 /// Puts the types of upserted search attributes into their metadata, as histories have them.
-pub(crate) fn type_commands(namespace: &Namespace, request: &mut RespondWorkflowTaskCompletedRequest) {
+pub(crate) fn type_commands(
+    namespace: &Namespace,
+    request: &mut RespondWorkflowTaskCompletedRequest,
+) {
     for command in &mut request.commands {
         if let Some(Attributes::UpsertWorkflowSearchAttributesCommandAttributes(upsert)) =
             &mut command.attributes
@@ -193,7 +218,10 @@ pub(crate) fn type_commands(namespace: &Namespace, request: &mut RespondWorkflow
 
 fn is_null(payload: &Payload) -> bool {
     let encoding = payload.metadata.get("encoding").map(Vec::as_slice);
-    encoding == Some(b"binary/null") || payload.data.is_empty() || payload.data == b"null" || payload.data == b"[]"
+    encoding == Some(b"binary/null")
+        || payload.data.is_empty()
+        || payload.data == b"null"
+        || payload.data == b"[]"
 }
 
 fn value(payload: &Payload) -> Option<Value> {
@@ -208,7 +236,9 @@ pub(crate) fn searchable(attributes: &SearchAttributes) -> Map<String, Value> {
         if is_null(payload) {
             continue;
         }
-        let Some(value) = value(payload) else { continue };
+        let Some(value) = value(payload) else {
+            continue;
+        };
         let by_metadata = payload
             .metadata
             .get(TYPE_KEY)
@@ -235,7 +265,9 @@ pub fn type_by_name(name: &str) -> Option<IndexedValueType> {
         IndexedValueType::KeywordList,
     ]
     .into_iter()
-    .find(|value_type| type_name(*value_type) == name || value_type.as_str_name().ends_with(&name.to_uppercase()))
+    .find(|value_type| {
+        type_name(*value_type) == name || value_type.as_str_name().ends_with(&name.to_uppercase())
+    })
 }
 
 /// Without a type, a string that is a time in the API's form is one.
@@ -257,15 +289,20 @@ fn typed(value: Value, value_type: IndexedValueType) -> Option<Value> {
         value => value,
     };
     match (value_type, value) {
-        (IndexedValueType::Text | IndexedValueType::Keyword, value @ Value::String(_)) => Some(value),
+        (IndexedValueType::Text | IndexedValueType::Keyword, value @ Value::String(_)) => {
+            Some(value)
+        }
         (IndexedValueType::Int, value @ Value::Number(_)) => value.as_i64().map(Value::from),
         (IndexedValueType::Double, value @ Value::Number(_)) => Some(value),
         (IndexedValueType::Bool, value @ Value::Bool(_)) => Some(value),
         (IndexedValueType::Datetime, Value::String(text)) => normal_time(&text).map(Value::String),
-        (IndexedValueType::KeywordList, value @ Value::String(_)) => Some(Value::Array(vec![value])),
-        (IndexedValueType::KeywordList, Value::Array(list)) => {
-            list.iter().all(Value::is_string).then_some(Value::Array(list))
+        (IndexedValueType::KeywordList, value @ Value::String(_)) => {
+            Some(Value::Array(vec![value]))
         }
+        (IndexedValueType::KeywordList, Value::Array(list)) => list
+            .iter()
+            .all(Value::is_string)
+            .then_some(Value::Array(list)),
         _ => None,
     }
 }
@@ -276,5 +313,8 @@ fn normal_time(text: &str) -> Option<String> {
         return None;
     }
     let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
-    Some(time.to_utc().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true))
+    Some(
+        time.to_utc()
+            .to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
+    )
 }

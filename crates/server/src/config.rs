@@ -125,7 +125,10 @@ impl Default for StoreConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".into(), format: "text".into() }
+        Self {
+            level: "info".into(),
+            format: "text".into(),
+        }
     }
 }
 
@@ -141,7 +144,9 @@ impl NamespaceConfig {
 
     /// Retention in nanoseconds.
     pub fn retention(&self) -> i64 {
-        i64::try_from(self.retention_hours).unwrap_or(i64::MAX).saturating_mul(3600 * SECOND)
+        i64::try_from(self.retention_hours)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(3600 * SECOND)
     }
 }
 
@@ -154,7 +159,10 @@ impl Config {
     /// Refuses what must not be started.
     pub fn check(&self) -> Result<(), String> {
         let addresses = [Some(self.grpc), self.http];
-        let open = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback());
+        let open = addresses
+            .into_iter()
+            .flatten()
+            .find(|address| !address.ip().is_loopback());
         match open {
             Some(address) if !self.insecure => Err(format!(
                 "{address} can be reached by other machines, but nobody is authenticated: serve a loopback address, or say insecure"
@@ -172,8 +180,12 @@ impl Config {
             memo_bytes: of.memo_bytes.unwrap_or(default.memo_bytes),
             history_events: of.history_events.unwrap_or(default.history_events),
             history_bytes: of.history_bytes.unwrap_or(default.history_bytes),
-            suggest_history_events: of.suggest_history_events.unwrap_or(default.suggest_history_events),
-            suggest_history_bytes: of.suggest_history_bytes.unwrap_or(default.suggest_history_bytes),
+            suggest_history_events: of
+                .suggest_history_events
+                .unwrap_or(default.suggest_history_events),
+            suggest_history_bytes: of
+                .suggest_history_bytes
+                .unwrap_or(default.suggest_history_bytes),
             pending: of.pending.unwrap_or(default.pending),
             signals: of.signals.unwrap_or(default.signals),
             ..default
@@ -182,7 +194,9 @@ impl Config {
         Settings {
             limits,
             live_workflows: self.store.live_workflows,
-            long_poll: of.long_poll_seconds.map_or(defaults.long_poll, Duration::from_secs),
+            long_poll: of
+                .long_poll_seconds
+                .map_or(defaults.long_poll, Duration::from_secs),
             ..defaults
         }
     }

@@ -73,7 +73,11 @@ impl Server {
         for namespace in &config.namespaces {
             ensure_namespace(&runtime, namespace).await?;
         }
-        Ok(Self { runtime, grpc, http })
+        Ok(Self {
+            runtime,
+            grpc,
+            http,
+        })
     }
 
     /// Where gRPC is served: the configured address, with the port that the system chose for 0.
@@ -83,7 +87,10 @@ impl Server {
 
     /// Serves until `stop` resolves: then polls are answered, calls end, and what is queued is
     /// written.
-    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ServerError> {
         let runtime = self.runtime;
         tokio::spawn({
             let runtime = runtime.clone();
@@ -92,7 +99,9 @@ impl Server {
                 runtime.stop();
             }
         });
-        let http = self.http.map(|listener| tokio::spawn(serve_http(listener, runtime.clone())));
+        let http = self
+            .http
+            .map(|listener| tokio::spawn(serve_http(listener, runtime.clone())));
         let grpc = tokio::spawn(serve_grpc(self.grpc, runtime.clone()));
         runtime.stopping().await;
         let served = match tokio::time::timeout(GRACE, grpc).await {
@@ -110,7 +119,9 @@ impl Server {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|error| ServerError::Listen { address, error })
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| ServerError::Listen { address, error })
 }
 
 fn open_store(config: &Config) -> Result<SqliteStore, ServerError> {
@@ -125,14 +136,20 @@ fn open_store(config: &Config) -> Result<SqliteStore, ServerError> {
             },
         ),
     };
-    opened.map_err(|error| ServerError::Store { path: path.display().to_string(), error })
+    opened.map_err(|error| ServerError::Store {
+        path: path.display().to_string(),
+        error,
+    })
 }
 
 /// Makes a namespace if it is not there, and adds the search attributes that it lacks.
 async fn ensure_namespace(runtime: &Runtime, config: &NamespaceConfig) -> Result<(), ServerError> {
     let mut namespace = match runtime.namespaces().by_name(&config.name) {
         Ok(namespace) => (*namespace).clone(),
-        Err(_) => Namespace { retention: config.retention(), ..Namespace::new(&config.name) },
+        Err(_) => Namespace {
+            retention: config.retention(),
+            ..Namespace::new(&config.name)
+        },
     };
     for (name, type_name) in &config.search_attributes {
         let Some(value_type) = steadfast_runtime::visibility::type_by_name(type_name) else {
@@ -148,7 +165,10 @@ async fn ensure_namespace(runtime: &Runtime, config: &NamespaceConfig) -> Result
             .map_err(steadfast_runtime::RuntimeError::from)?;
         namespace.search_attributes.insert(name.clone(), number);
     }
-    runtime.namespaces().put(&**runtime.store(), namespace).await?;
+    runtime
+        .namespaces()
+        .put(&**runtime.store(), namespace)
+        .await?;
     Ok(())
 }
 
@@ -156,8 +176,12 @@ async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), Serve
     let failed = |error: &dyn std::fmt::Display| ServerError::Transport(error.to_string());
     let service = Service::new(runtime.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_serving::<WorkflowServiceServer<Service>>().await;
-    reporter.set_serving::<OperatorServiceServer<Service>>().await;
+    reporter
+        .set_serving::<WorkflowServiceServer<Service>>()
+        .await;
+    reporter
+        .set_serving::<OperatorServiceServer<Service>>()
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(steadfast_api::FILE_DESCRIPTOR_SET)
@@ -170,8 +194,18 @@ async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), Serve
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .tcp_nodelay(true)
         .add_service(health.accept_compressed(gzip))
-        .add_service(reflection().build_v1().map_err(|e| failed(&e))?.accept_compressed(gzip))
-        .add_service(reflection().build_v1alpha().map_err(|e| failed(&e))?.accept_compressed(gzip))
+        .add_service(
+            reflection()
+                .build_v1()
+                .map_err(|e| failed(&e))?
+                .accept_compressed(gzip),
+        )
+        .add_service(
+            reflection()
+                .build_v1alpha()
+                .map_err(|e| failed(&e))?
+                .accept_compressed(gzip),
+        )
         .add_service(
             OperatorServiceServer::new(service.clone())
                 .accept_compressed(gzip)

@@ -12,7 +12,9 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
         other => return Err(format!("unknown log level {other:?}")),
     };
     let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,tonic=warn,tower=warn"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // An error says that logging was begun before, by a test for example.
     let _ = match config.format.as_str() {
         "json" => builder.json().try_init(),

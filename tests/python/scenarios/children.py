@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from harness import Scene, scenario
+from raw import command, complete
 from temporalio import workflow
 from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from .basics import Inbox, Nap
+from .runs import next_run
 
 
 @workflow.defn
@@ -315,3 +319,158 @@ async def cancellation_reaches_the_child(scene: Scene) -> None:
         with pytest.raises(WorkflowFailureError):
             await parent.result()
     await record_both(scene)
+
+
+@workflow.defn
+class ChildOfManyRuns:
+    """Takes three runs: one fails and is retried, one continues as new, the last one completes."""
+
+    @workflow.run
+    async def run(self, number: int) -> int:
+        # Runs that follow each other in less than a second are slowed down, by an amount that varies.
+        await asyncio.sleep(1.1)
+        if number == 1 and workflow.info().attempt == 1:
+            raise ApplicationError("first time", type="Flaky")
+        if number == 1:
+            workflow.continue_as_new(number + 1)
+        return number
+
+
+@workflow.defn
+class PatientParent:
+    @workflow.run
+    async def run(self, child: str) -> int:
+        return await workflow.execute_child_workflow(
+            ChildOfManyRuns.run,
+            1,
+            id=child,
+            retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=2),
+        )
+
+
+@scenario
+async def child_of_many_runs(scene: Scene) -> None:
+    """The parent sees one child that started once and completed."""
+    async with scene.worker([PatientParent, ChildOfManyRuns]):
+        parent = await scene.start(PatientParent.run, f"{scene.id}-child")
+        assert await parent.result() == 2
+    await scene.record("parent")
+    started = await scene.reached("CHILD_WORKFLOW_EXECUTION_STARTED")
+    run_id = started.child_workflow_execution_started_event_attributes.workflow_execution.run_id
+    for label in ("child, first run", "child, second run", "child, third run"):
+        await scene.record(label, f"{scene.id}-child", run_id)
+        run_id = await next_run(scene, run_id, f"{scene.id}-child")
+
+
+@workflow.defn
+class StrictParent:
+    """Gives its child a second, and does not retry it."""
+
+    @workflow.run
+    async def run(self, child: str) -> str:
+        try:
+            await workflow.execute_child_workflow(
+                Child.run, id=child, run_timeout=timedelta(seconds=1), memo={"from": "parent"}
+            )
+        except ChildWorkflowError as error:
+            return type(error.cause).__name__
+        return "in time"
+
+
+@scenario
+async def child_times_out(scene: Scene) -> None:
+    async with scene.worker([StrictParent, Child]):
+        parent = await scene.start(StrictParent.run, f"{scene.id}-child")
+        assert await parent.result() == "TimeoutError"
+    await record_both(scene)
+
+
+@workflow.defn
+class RestlessParent:
+    """Starts a child on a queue of its own, then continues as new."""
+
+    def __init__(self) -> None:
+        self.go_on = False
+
+    @workflow.run
+    async def run(self, child: str, first: bool) -> None:
+        if first:
+            await workflow.start_child_workflow(Child.run, id=child, task_queue=f"{workflow.info().task_queue}-child")
+            # Runs that follow each other in less than a second are slowed down, by an amount that varies.
+            await asyncio.sleep(1.1)
+            await workflow.wait_condition(lambda: self.go_on)
+            workflow.continue_as_new(args=[child, False])
+
+    @workflow.signal
+    def finish(self) -> None:
+        self.go_on = True
+
+
+@scenario
+async def parent_continues_as_new(scene: Scene) -> None:
+    """For its children that is the parent's end."""
+    child = f"{scene.id}-child"
+    async with scene.worker([RestlessParent]):
+        parent = await scene.start(RestlessParent.run, child, True)
+        await scene.reached("TIMER_FIRED", run_id=parent.first_execution_run_id)
+        await scene.reached("WORKFLOW_TASK_COMPLETED", 3)
+        await parent.signal(RestlessParent.finish)
+        await parent.result()
+    await scene.reached("WORKFLOW_EXECUTION_TERMINATED", workflow_id=child)
+    await scene.record("first", run_id=parent.first_execution_run_id)
+    await scene.record("child", child)
+
+
+@scenario
+async def child_canceled_before_it_starts(scene: Scene) -> None:
+    """Raw, as SDKs drop a child that they cancel in the task that starts it."""
+    raw = scene.raw()
+    await raw.start()
+    child = f"{scene.id}-child"
+    await raw.answer(
+        await raw.poll_workflow_task(),
+        command(
+            "START_CHILD_WORKFLOW_EXECUTION",
+            workflow_id=child,
+            workflow_type={"name": "Raw"},
+            task_queue={"name": f"{scene.queue}-child"},
+            parent_close_policy="PARENT_CLOSE_POLICY_TERMINATE",
+        ),
+    )
+    await scene.reached("CHILD_WORKFLOW_EXECUTION_STARTED")
+    await raw.answer(
+        await raw.poll_workflow_task(),
+        command(
+            "REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION", workflow_id=child, child_workflow_only=True, reason="why"
+        ),
+    )
+    await scene.reached("EXTERNAL_WORKFLOW_EXECUTION_CANCEL_REQUESTED")
+    await raw.answer(await raw.poll_workflow_task(), complete())
+    await scene.reached("WORKFLOW_EXECUTION_TERMINATED", workflow_id=child)
+    await record_both(scene)
+
+
+@scenario
+async def two_children(scene: Scene) -> None:
+    """Children that close while a task of the parent runs wait for its end, in the order of their closing."""
+    raw = scene.raw()
+    await raw.start()
+    for name in ("a", "b"):
+        await raw.answer(
+            await raw.poll_workflow_task(),
+            command(
+                "START_CHILD_WORKFLOW_EXECUTION",
+                workflow_id=f"{scene.id}-{name}",
+                workflow_type={"name": "Raw"},
+                task_queue={"name": f"{scene.queue}-{name}"},
+            ),
+        )
+    task = await raw.poll_workflow_task()
+    for name, how in (("b", complete("b is done")), ("a", command("FAIL_WORKFLOW_EXECUTION", failure={"message": "a"}))):
+        child = scene.raw(f"{scene.queue}-{name}")
+        await child.answer(await child.poll_workflow_task(), how)
+        # What the server holds back cannot be seen, so give it time.
+        await asyncio.sleep(0.5)
+    await raw.answer(task)
+    await raw.answer(await raw.poll_workflow_task(), complete())
+    await scene.record("parent")

@@ -14,11 +14,12 @@ from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy, WorkflowIDR
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 from .basics import Fail, Greet, Inbox, Nap
+from .updates import Cart
 
 
-async def next_run(scene: Scene, run_id: str) -> str:
-    """The run that took over when this one closed."""
-    last = (await scene.events(run_id=run_id))[-1]
+async def next_run(scene: Scene, run_id: str, workflow_id: str | None = None) -> str:
+    """The run that took over when this one closed; nothing if none did."""
+    last = (await scene.events(workflow_id, run_id))[-1]
     return getattr(last, last.WhichOneof("attributes")).new_execution_run_id
 
 
@@ -331,3 +332,141 @@ async def reset_hands_activities_out_again(scene: Scene) -> None:
     await raw.answer(await raw.poll_workflow_task(), complete())
     await scene.record("first", run_id=first)
     await scene.record("second", run_id=again)
+
+
+@scenario
+async def reset_reapplies_updates(scene: Scene) -> None:
+    """An update that was accepted after the reset point is admitted again."""
+    async with scene.worker([Cart], max_cached_workflows=0):
+        handle = await scene.start(Cart.run)
+        await scene.reached("WORKFLOW_TASK_COMPLETED")
+        assert await handle.execute_update(Cart.add, "pen", id="u1") == 1
+        await handle.signal(Cart.finish)
+        assert await handle.result() == ["pen"]
+    first = handle.first_execution_run_id
+    again = await reset(scene, first, 4)
+    async with scene.worker([Cart], max_cached_workflows=0):
+        assert await scene.client.get_workflow_handle(scene.id, run_id=again).result() == ["pen"]
+    await scene.record("second", run_id=again)
+
+
+@scenario
+async def reset_twice(scene: Scene) -> None:
+    """The second reset starts from the run that the first one made."""
+    handle = await told_twice(scene)
+    again = await reset(scene, handle.first_execution_run_id, 8)
+    async with scene.worker([Inbox], max_cached_workflows=0):
+        assert await scene.client.get_workflow_handle(scene.id, run_id=again).result() == ["one"]
+    third = (
+        await scene.raw().reset(
+            workflow_execution={"workflow_id": scene.id, "run_id": again},
+            workflow_task_finish_event_id=4,
+            request_id="second reset",
+            reason="once more",
+        )
+    ).run_id
+    async with scene.worker([Inbox], max_cached_workflows=0):
+        assert await scene.client.get_workflow_handle(scene.id, run_id=third).result() == ["one"]
+    await scene.record("second", run_id=again)
+    await scene.record("third", run_id=third)
+
+
+@scenario
+async def retry_after_a_delay_of_its_own(scene: Scene) -> None:
+    """A failure may name the delay to the next attempt, and a type may rule the next attempt out."""
+    raw = scene.raw()
+    policy = {"initial_interval": seconds(60), "maximum_attempts": 5, "non_retryable_error_types": ["Final"]}
+    first = (await raw.start(retry_policy=policy)).run_id
+    soon = {"message": "soon", "application_failure_info": {"next_retry_delay": seconds(1)}}
+    await raw.answer(await raw.poll_workflow_task(), command("FAIL_WORKFLOW_EXECUTION", failure=soon))
+    second = await next_run(scene, first)
+    final = {"message": "never", "application_failure_info": {"type": "Final"}}
+    await raw.answer(await raw.poll_workflow_task(), command("FAIL_WORKFLOW_EXECUTION", failure=final))
+    await scene.record("first", run_id=first)
+    await scene.record("second", run_id=second)
+
+
+@scenario
+async def continue_as_new_with_other_options(scene: Scene) -> None:
+    """Raw, for all that the command can say."""
+    raw = scene.raw()
+    first = (await raw.start(memo={"fields": {"kept": payloads(1).payloads[0]}}, header={"fields": {}})).run_id
+    task = await raw.poll_workflow_task()
+    await asyncio.sleep(1.1)
+    await raw.answer(
+        task,
+        command(
+            "CONTINUE_AS_NEW_WORKFLOW_EXECUTION",
+            workflow_type={"name": "Other"},
+            task_queue={"name": f"{scene.queue}-other"},
+            input=payloads("carried over"),
+            workflow_run_timeout=seconds(60),
+            workflow_task_timeout=seconds(5),
+            last_completion_result=payloads("result so far"),
+            failure={"message": "failure so far"},
+            retry_policy={"initial_interval": seconds(2), "maximum_attempts": 2},
+            header={"fields": {"trace": payloads("abc").payloads[0]}},
+        ),
+    )
+    second = await next_run(scene, first)
+    other = scene.raw(f"{scene.queue}-other")
+    await other.answer(await other.poll_workflow_task(), complete())
+    await scene.record("first", run_id=first)
+    await scene.record("second", run_id=second)
+
+
+@scenario
+async def continue_as_new_after_a_delay(scene: Scene) -> None:
+    raw = scene.raw()
+    first = (await raw.start()).run_id
+    task = await raw.poll_workflow_task()
+    await asyncio.sleep(1.1)
+    again = command(
+        "CONTINUE_AS_NEW_WORKFLOW_EXECUTION",
+        workflow_type={"name": "Raw"},
+        task_queue={"name": scene.queue},
+        backoff_start_interval=seconds(1),
+    )
+    await raw.answer(task, again)
+    second = await next_run(scene, first)
+    await raw.answer(await raw.poll_workflow_task(), complete())
+    await scene.record("first", run_id=first)
+    await scene.record("second", run_id=second)
+
+
+@scenario
+async def execution_timeout_spans_runs(scene: Scene) -> None:
+    """A run that is continued does not get more time."""
+    async with scene.worker([Counts]):
+        handle = await scene.start(Counts.run, 1, 100, execution_timeout=timedelta(seconds=3))
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    second = await next_run(scene, handle.first_execution_run_id)
+    await scene.record("first", run_id=handle.first_execution_run_id)
+    await scene.record("second", run_id=second)
+
+
+@scenario
+async def cancel_between_attempts(scene: Scene) -> None:
+    """A run that waits out its back-off hears of its cancellation at once."""
+    raw = scene.raw()
+    policy = {"initial_interval": seconds(2), "maximum_attempts": 5}
+    first = (await raw.start(retry_policy=policy)).run_id
+    await raw.answer(await raw.poll_workflow_task(), command("FAIL_WORKFLOW_EXECUTION", failure={"message": "f"}))
+    second = await next_run(scene, first)
+    await raw.call("request_cancel_workflow_execution", workflow_execution={"workflow_id": scene.id})
+    await raw.answer(await raw.poll_workflow_task(), command("CANCEL_WORKFLOW_EXECUTION"))
+    await scene.record("second", run_id=second)
+
+
+@scenario
+async def signal_between_attempts_of_a_workflow(scene: Scene) -> None:
+    raw = scene.raw()
+    policy = {"initial_interval": seconds(2), "maximum_attempts": 5}
+    first = (await raw.start(retry_policy=policy)).run_id
+    await raw.answer(await raw.poll_workflow_task(), command("FAIL_WORKFLOW_EXECUTION", failure={"message": "f"}))
+    second = await next_run(scene, first)
+    raw.run_id = second
+    await raw.signal("early", input=payloads(1))
+    await raw.answer(await raw.poll_workflow_task(), complete())
+    await scene.record("second", run_id=second)

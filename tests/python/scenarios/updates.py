@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
+from google.protobuf.any_pb2 import Any
 from harness import Scene, scenario
+from raw import Raw, command, complete, payloads, seconds
 from temporalio import activity, workflow
+from temporalio.api.update.v1 import Acceptance, Outcome, Rejection, Request, Response
 from temporalio.client import WithStartWorkflowOperation, WorkflowUpdateFailedError, WorkflowUpdateStage
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
@@ -234,4 +238,150 @@ async def update_abandoned(scene: Scene) -> None:
             await handle.execute_update(LeavesUpdatesBehind.never, id="u1")
         assert caught.value.cause.type == "AcceptedUpdateCompletedWorkflow"
         assert await handle.result() == "gone"
+    await scene.record()
+
+
+def answers(task, *kinds: str) -> dict:
+    """The messages and commands that accept, reject or complete the update that came with a task."""
+    [request] = task.messages
+    asked = Request()
+    assert request.body.Unpack(asked)
+    about = {"accepted_request": asked, "accepted_request_message_id": request.id}
+    bodies = {
+        "accept": Acceptance(**about, accepted_request_sequencing_event_id=request.event_id),
+        "complete": Response(meta=asked.meta, outcome=Outcome(success=payloads("done"))),
+        "reject": Rejection(
+            rejected_request=asked,
+            rejected_request_message_id=request.id,
+            rejected_request_sequencing_event_id=request.event_id,
+            failure={"message": "no"},
+        ),
+    }
+    messages, commands = [], []
+    for kind in kinds:
+        body = Any()
+        body.Pack(bodies[kind])
+        message_id = f"{request.id}/{kind}"
+        messages.append({"id": message_id, "protocol_instance_id": request.protocol_instance_id, "body": body})
+        commands.append(command("PROTOCOL_MESSAGE", message_id=message_id))
+    return {"messages": messages, "commands": commands}
+
+
+async def respond(raw: Raw, task, *kinds: str, then: Sequence = ()) -> None:
+    answer = answers(task, *kinds)
+    await raw.answer(task, *answer["commands"], *then, messages=answer["messages"])
+
+
+def asking(raw: Raw, update_id: str = "u1") -> asyncio.Task:
+    """Asks, and waits for the outcome in the background."""
+    request = {"meta": {"update_id": update_id, "identity": "raw"}, "input": {"name": "do", "args": payloads(1)}}
+    return asyncio.create_task(
+        raw.call(
+            "update_workflow_execution",
+            workflow_execution=raw.execution(),
+            request=request,
+            wait_policy={"lifecycle_stage": "UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_COMPLETED"},
+        )
+    )
+
+
+async def idle(scene: Scene, **options) -> Raw:
+    raw = scene.raw()
+    await raw.start(**options)
+    await raw.answer(await raw.poll_workflow_task())
+    return raw
+
+
+@scenario
+async def update_task_times_out(scene: Scene) -> None:
+    """A task that exists only for an update becomes part of the history when it goes wrong."""
+    raw = await idle(scene, workflow_task_timeout=seconds(2))
+    update = asking(raw)
+    await raw.poll_workflow_task()
+    await respond(raw, await raw.poll_workflow_task(), "accept", "complete", then=[complete()])
+    await update
+    await scene.record()
+
+
+@scenario
+async def update_task_fails(scene: Scene) -> None:
+    raw = await idle(scene)
+    update = asking(raw)
+    task = await raw.poll_workflow_task()
+    await raw.call(
+        "respond_workflow_task_failed",
+        task_token=task.task_token,
+        cause="WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE",
+        identity="raw",
+    )
+    await respond(raw, await raw.poll_workflow_task(), "accept", "complete", then=[complete()])
+    await update
+    await scene.record()
+
+
+@scenario
+async def signal_during_an_update_task(scene: Scene) -> None:
+    """The signal comes after the update, and the rejected update's task stays in the history for it."""
+    raw = await idle(scene)
+    update = asking(raw)
+    task = await raw.poll_workflow_task()
+    await raw.signal("meanwhile")
+    await respond(raw, task, "reject")
+    await update
+    await raw.answer(await raw.poll_workflow_task(), complete())
+    await scene.record()
+
+
+@scenario
+async def signal_before_an_update_task(scene: Scene) -> None:
+    """A signal makes the task that waits for a worker a real one."""
+    raw = await idle(scene)
+    update = asking(raw)
+    await asyncio.sleep(0.3)
+    await raw.signal("first")
+    await respond(raw, await raw.poll_workflow_task(), "reject")
+    await update
+    await raw.call("terminate_workflow_execution", workflow_execution=raw.execution(), identity="raw")
+    await scene.record()
+
+
+@scenario
+async def update_rejected_with_a_command(scene: Scene) -> None:
+    """The task stays in the history, as it decided something else as well."""
+    raw = await idle(scene)
+    update = asking(raw)
+    timer = command("START_TIMER", timer_id="t", start_to_fire_timeout=seconds(1000))
+    await respond(raw, await raw.poll_workflow_task(), "reject", then=[timer])
+    await update
+    await raw.call("terminate_workflow_execution", workflow_execution=raw.execution(), identity="raw")
+    await scene.record()
+
+
+@scenario
+async def update_while_a_task_runs(scene: Scene) -> None:
+    """The update waits for the next task, which it causes."""
+    raw = await idle(scene)
+    await raw.signal("wake")
+    task = await raw.poll_workflow_task()
+    update = asking(raw)
+    await asyncio.sleep(0.3)
+    await raw.answer(task)
+    await respond(raw, await raw.poll_workflow_task(), "accept", then=[])
+    await raw.signal("finish")
+    task = await raw.poll_workflow_task()
+    assert not task.messages
+    await raw.answer(task, complete())
+    await update
+    await scene.record()
+
+
+@scenario
+async def rejected_updates_leave_nothing(scene: Scene) -> None:
+    raw = await idle(scene)
+    for number in range(3):
+        update = asking(raw, f"u{number}")
+        await respond(raw, await raw.poll_workflow_task(), "reject")
+        await update
+    await raw.signal("finish")
+    await raw.answer(await raw.poll_workflow_task(), complete())
     await scene.record()

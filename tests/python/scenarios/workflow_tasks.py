@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
-from harness import Scene, scenario
+from harness import Scene, eventually, scenario
 from raw import command, complete, payloads, refusal, seconds
 from temporalio import activity, workflow
 
@@ -228,6 +228,12 @@ async def sticky_worker_gone(scene: Scene) -> None:
     )
     # The server believes in a sticky queue only if somebody has polled it of late.
     polling = asyncio.create_task(raw.poll_workflow_task(task_queue=queue))
+
+    async def polled() -> bool:
+        answer = await raw.call("describe_task_queue", task_queue=queue, task_queue_type="TASK_QUEUE_TYPE_WORKFLOW")
+        return bool(answer.pollers)
+
+    await eventually(polled, "a poller of the sticky queue")
     await raw.signal("taken")
     await raw.answer(
         await polling, sticky_attributes={"worker_task_queue": queue, "schedule_to_start_timeout": seconds(1)}

@@ -85,8 +85,13 @@ impl Driver {
 
     pub fn start_with(change: impl FnOnce(&mut WorkflowExecutionStartedEventAttributes)) -> Self {
         let mut attributes = WorkflowExecutionStartedEventAttributes {
-            workflow_type: Some(WorkflowType { name: "Flow".into() }),
-            task_queue: Some(TaskQueue { name: "queue".into(), ..Default::default() }),
+            workflow_type: Some(WorkflowType {
+                name: "Flow".into(),
+            }),
+            task_queue: Some(TaskQueue {
+                name: "queue".into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         change(&mut attributes);
@@ -101,7 +106,14 @@ impl Driver {
             attributes,
             ..StartRun::default()
         };
-        let mut cx = Cx::new(now, &mut ids, &limits, &OneNamespace, "default", Cause::default());
+        let mut cx = Cx::new(
+            now,
+            &mut ids,
+            &limits,
+            &OneNamespace,
+            "default",
+            Cause::default(),
+        );
         let run = Run::start(&mut cx, start);
         Self::adopt(run, now, ids)
     }
@@ -117,8 +129,14 @@ impl Driver {
     /// One transition.
     pub fn step<T>(&mut self, decide: impl FnOnce(&mut Run, &mut Cx<'_>) -> T) -> T {
         self.now += SECOND;
-        let mut cx =
-            Cx::new(self.now, &mut self.ids, &self.limits, &OneNamespace, "default", Cause::default());
+        let mut cx = Cx::new(
+            self.now,
+            &mut self.ids,
+            &self.limits,
+            &OneNamespace,
+            "default",
+            Cause::default(),
+        );
         let out = decide(&mut self.run, &mut cx);
         let record = self.run.take_record(&cx);
         self.effects = std::mem::take(&mut cx.effects);
@@ -127,11 +145,15 @@ impl Driver {
             self.replayed.apply_record(&stored).unwrap();
             self.records.push(record);
         }
-        assert_eq!(self.replayed.state, self.run.state, "the records give the state");
+        assert_eq!(
+            self.replayed.state, self.run.state,
+            "the records give the state"
+        );
         let known = self.own_events.last().map_or(0, |event| event.event_id);
         for (id, bytes) in &self.run.tail {
             if *id > known {
-                self.own_events.push(HistoryEvent::decode(bytes.clone()).unwrap());
+                self.own_events
+                    .push(HistoryEvent::decode(bytes.clone()).unwrap());
             }
         }
         out
@@ -144,10 +166,19 @@ impl Driver {
 
     /// A worker takes the workflow task that is there.
     pub fn take_task(&mut self) -> (WorkflowTask, Vec<protocol::Message>) {
-        let id = self.run.workflow_task().expect("a task is scheduled").scheduled_event_id;
+        let id = self
+            .run
+            .workflow_task()
+            .expect("a task is scheduled")
+            .scheduled_event_id;
         self.step(|run, cx| {
-            let poller = Poller { request_id: cx.ids.uuid(), ..Poller::default() };
-            let task = run.start_workflow_task(cx, id, &poller).expect("the task is there");
+            let poller = Poller {
+                request_id: cx.ids.uuid(),
+                ..Poller::default()
+            };
+            let task = run
+                .start_workflow_task(cx, id, &poller)
+                .expect("the task is there");
             let messages = run.update_messages(task.attempt > 1);
             (task, messages)
         })
@@ -186,7 +217,8 @@ impl Driver {
             .filter(|event| event.event_id >= id)
             .map(|event| {
                 let name = EventType::try_from(event.event_type).unwrap().as_str_name();
-                name.trim_start_matches("EVENT_TYPE_").trim_start_matches("WORKFLOW_EXECUTION_")
+                name.trim_start_matches("EVENT_TYPE_")
+                    .trim_start_matches("WORKFLOW_EXECUTION_")
             })
             .collect()
     }
@@ -194,12 +226,17 @@ impl Driver {
     /// Attributes of one of the run's own events.
     pub fn event(&self, id: i64) -> &Attributes {
         let event = self.own_events.iter().find(|event| event.event_id == id);
-        event.and_then(|event| event.attributes.as_ref()).expect("the event is there")
+        event
+            .and_then(|event| event.attributes.as_ref())
+            .expect("the event is there")
     }
 
     /// Events with their stored bytes.
     pub fn stored(&self) -> Vec<(HistoryEvent, bytes::Bytes)> {
-        self.own_events.iter().map(|event| (event.clone(), event.encode_to_vec().into())).collect()
+        self.own_events
+            .iter()
+            .map(|event| (event.clone(), event.encode_to_vec().into()))
+            .collect()
     }
 }
 
@@ -220,7 +257,10 @@ pub fn commands(
             ..Default::default()
         })
         .collect();
-    RespondWorkflowTaskCompletedRequest { commands, ..Default::default() }
+    RespondWorkflowTaskCompletedRequest {
+        commands,
+        ..Default::default()
+    }
 }
 
 /// An answer with messages and the commands that put them in their places.
@@ -228,11 +268,16 @@ pub fn messages(
     messages: impl IntoIterator<Item = protocol::Message>,
 ) -> RespondWorkflowTaskCompletedRequest {
     let messages: Vec<_> = messages.into_iter().collect();
-    let places = messages.iter().filter(|message| !message.id.ends_with("/reject")).map(|message| {
-        command::Attributes::ProtocolMessageCommandAttributes(ProtocolMessageCommandAttributes {
-            message_id: message.id.clone(),
-        })
-    });
+    let places = messages
+        .iter()
+        .filter(|message| !message.id.ends_with("/reject"))
+        .map(|message| {
+            command::Attributes::ProtocolMessageCommandAttributes(
+                ProtocolMessageCommandAttributes {
+                    message_id: message.id.clone(),
+                },
+            )
+        });
     let mut answer = commands(places);
     answer.messages = messages;
     answer
@@ -241,8 +286,14 @@ pub fn messages(
 /// An update request.
 pub fn request(id: &str) -> Request {
     Request {
-        meta: Some(Meta { update_id: id.into(), identity: "client".into() }),
-        input: Some(Input { name: "change".into(), ..Default::default() }),
+        meta: Some(Meta {
+            update_id: id.into(),
+            identity: "client".into(),
+        }),
+        input: Some(Input {
+            name: "change".into(),
+            ..Default::default()
+        }),
         request_id: format!("{id}-request"),
         ..Default::default()
     }
@@ -276,7 +327,14 @@ pub fn accept(id: &str) -> protocol::Message {
 
 /// The worker rejects an update.
 pub fn reject(id: &str) -> protocol::Message {
-    message(id, "reject", &Rejection { failure: Some(failure("no")), ..Default::default() })
+    message(
+        id,
+        "reject",
+        &Rejection {
+            failure: Some(failure("no")),
+            ..Default::default()
+        },
+    )
 }
 
 /// The worker completes an update.
@@ -285,7 +343,10 @@ pub fn complete(id: &str) -> protocol::Message {
         id,
         "complete",
         &Response {
-            meta: Some(Meta { update_id: id.into(), identity: String::new() }),
+            meta: Some(Meta {
+                update_id: id.into(),
+                identity: String::new(),
+            }),
             outcome: Some(success("done")),
         },
     )
@@ -293,15 +354,25 @@ pub fn complete(id: &str) -> protocol::Message {
 
 /// A failure with this message.
 pub fn failure(message: &str) -> steadfast_engine::proto::failure::Failure {
-    steadfast_engine::proto::failure::Failure { message: message.into(), ..Default::default() }
+    steadfast_engine::proto::failure::Failure {
+        message: message.into(),
+        ..Default::default()
+    }
 }
 
 /// An outcome with this result.
 pub fn success(result: &str) -> Outcome {
-    Outcome { value: Some(outcome::Value::Success(payloads(result))) }
+    Outcome {
+        value: Some(outcome::Value::Success(payloads(result))),
+    }
 }
 
 /// One payload.
 pub fn payloads(text: &str) -> Payloads {
-    Payloads { payloads: vec![Payload { data: text.as_bytes().to_vec(), ..Default::default() }] }
+    Payloads {
+        payloads: vec![Payload {
+            data: text.as_bytes().to_vec(),
+            ..Default::default()
+        }],
+    }
 }

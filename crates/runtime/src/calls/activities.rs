@@ -20,7 +20,11 @@ use crate::token::TaskToken;
 /// Which activity a call is about.
 enum Which {
     Token(TaskToken),
-    Id { key: WorkflowKey, run_id: String, activity_id: String },
+    Id {
+        key: WorkflowKey,
+        run_id: String,
+        activity_id: String,
+    },
 }
 
 impl Which {
@@ -48,7 +52,8 @@ impl Runtime {
     ) -> Result<()> {
         let which = self.activity_by_token(&request.task_token, &request.namespace)?;
         let outcome = self.completed(request.result);
-        self.end_activity(permit, which, outcome, request.identity).await
+        self.end_activity(permit, which, outcome, request.identity)
+            .await
     }
 
     /// An activity completed, by its id.
@@ -64,7 +69,8 @@ impl Runtime {
             request.activity_id,
         )?;
         let outcome = self.completed(request.result);
-        self.end_activity(permit, which, outcome, request.identity).await
+        self.end_activity(permit, which, outcome, request.identity)
+            .await
     }
 
     /// An activity failed.
@@ -77,7 +83,8 @@ impl Runtime {
         check_failure(&request.failure)?;
         let failure = self.bounded_failure(request.failure);
         let outcome = Outcome::Failed(failure, request.last_heartbeat_details);
-        self.end_activity(permit, which, outcome, request.identity).await
+        self.end_activity(permit, which, outcome, request.identity)
+            .await
     }
 
     /// An activity failed, by its id.
@@ -94,7 +101,8 @@ impl Runtime {
         )?;
         let failure = self.bounded_failure(request.failure);
         let outcome = Outcome::Failed(failure, request.last_heartbeat_details);
-        self.end_activity(permit, which, outcome, request.identity).await
+        self.end_activity(permit, which, outcome, request.identity)
+            .await
     }
 
     /// An activity was cancelled.
@@ -104,7 +112,13 @@ impl Runtime {
         request: RespondActivityTaskCanceledRequest,
     ) -> Result<()> {
         let which = self.activity_by_token(&request.task_token, &request.namespace)?;
-        self.end_activity(permit, which, Outcome::Canceled(request.details), request.identity).await
+        self.end_activity(
+            permit,
+            which,
+            Outcome::Canceled(request.details),
+            request.identity,
+        )
+        .await
     }
 
     /// An activity was cancelled, by its id.
@@ -119,7 +133,13 @@ impl Runtime {
             request.run_id,
             request.activity_id,
         )?;
-        self.end_activity(permit, which, Outcome::Canceled(request.details), request.identity).await
+        self.end_activity(
+            permit,
+            which,
+            Outcome::Canceled(request.details),
+            request.identity,
+        )
+        .await
     }
 
     /// An activity lives.
@@ -186,7 +206,9 @@ impl Runtime {
             })
             .await?;
         // The attempt has failed: the worker is told to stop it.
-        Ok(answer.unwrap_or(HeartbeatAnswer { cancel_requested: true }))
+        Ok(answer.unwrap_or(HeartbeatAnswer {
+            cancel_requested: true,
+        }))
     }
 
     fn activity_by_token(&self, token: &[u8], namespace: &str) -> Result<Which> {
@@ -205,10 +227,16 @@ impl Runtime {
         if activity_id.is_empty() {
             return Err(RuntimeError::invalid("ActivityId is not set on request."));
         }
-        let execution =
-            steadfast_engine::proto::common::WorkflowExecution { workflow_id, run_id };
+        let execution = steadfast_engine::proto::common::WorkflowExecution {
+            workflow_id,
+            run_id,
+        };
         let (key, run_id) = self.target(namespace, &Some(execution))?;
-        Ok(Which::Id { key, run_id, activity_id })
+        Ok(Which::Id {
+            key,
+            run_id,
+            activity_id,
+        })
     }
 
     /// A result within the limit; else the failure that says so, which no retry would mend.
@@ -216,7 +244,10 @@ impl Runtime {
         let limit = self.limits().blob_bytes;
         let bytes = result.as_ref().map_or(0, Message::encoded_len);
         match bytes > limit {
-            true => Outcome::Failed(Some(too_large("Result of the activity", bytes, limit)), None),
+            true => Outcome::Failed(
+                Some(too_large("Result of the activity", bytes, limit)),
+                None,
+            ),
             false => Outcome::Completed(result),
         }
     }
@@ -236,7 +267,9 @@ impl Runtime {
 fn claim(run: &steadfast_engine::Run, which: &Which) -> Result<ActivityClaim> {
     match which {
         Which::Token(token) => Ok(token.activity_claim()),
-        Which::Id { .. } if !run.state.is_running() => Err(steadfast_engine::Error::completed().into()),
+        Which::Id { .. } if !run.state.is_running() => {
+            Err(steadfast_engine::Error::completed().into())
+        }
         Which::Id { activity_id, .. } => Ok(run.activity_by_id(activity_id)?),
     }
 }
@@ -246,7 +279,9 @@ fn check_failure(failure: &Option<Failure>) -> Result<()> {
     let info = failure.as_ref().map(|failure| &failure.failure_info);
     match info {
         None | Some(Some(FailureInfo::ApplicationFailureInfo(_))) => Ok(()),
-        Some(_) => Err(RuntimeError::invalid("Failure must have ApplicationFailureInfo.")),
+        Some(_) => Err(RuntimeError::invalid(
+            "Failure must have ApplicationFailureInfo.",
+        )),
     }
 }
 

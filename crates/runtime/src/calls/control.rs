@@ -2,8 +2,8 @@
 
 use prost::Message;
 use steadfast_engine::proto::workflowservice::{
-    DeleteWorkflowExecutionRequest, RequestCancelWorkflowExecutionRequest, ResetStickyTaskQueueRequest,
-    SignalWorkflowExecutionRequest, TerminateWorkflowExecutionRequest,
+    DeleteWorkflowExecutionRequest, RequestCancelWorkflowExecutionRequest,
+    ResetStickyTaskQueueRequest, SignalWorkflowExecutionRequest, TerminateWorkflowExecutionRequest,
 };
 use steadfast_engine::signal::{CancelRequest, Signal};
 
@@ -77,9 +77,18 @@ impl Runtime {
         validate::run_id(&request.first_execution_run_id)?;
         self.transact(permit, &key, &run_id, |workflow, cx| {
             let live = workflow.named_live_of_chain(&run_id, &request.first_execution_run_id)?;
-            let TerminateWorkflowExecutionRequest { mut reason, details, identity, links, .. } = request;
+            let TerminateWorkflowExecutionRequest {
+                mut reason,
+                details,
+                mut identity,
+                links,
+                ..
+            } = request;
             if reason.is_empty() {
                 reason = "terminated by user via frontend".into();
+            }
+            if identity.is_empty() {
+                identity = "frontend-service".into();
             }
             Ok(live.run.terminate(cx, reason, details, identity, links)?)
         })
@@ -98,7 +107,8 @@ impl Runtime {
                 let live = workflow.named_live(&run_id)?;
                 if live.run.state.is_running() {
                     let reason = "Delete workflow execution".to_owned();
-                    live.run.terminate(cx, reason, None, "steadfast".into(), Vec::new())?;
+                    live.run
+                        .terminate(cx, reason, None, "steadfast".into(), Vec::new())?;
                 }
                 Ok(live.run.state.run_id.clone())
             })
@@ -115,7 +125,9 @@ impl Runtime {
     ) -> Result<()> {
         self.transact(permit, key, run_id, |workflow, _| {
             if workflow.named_live(run_id)?.run.state.is_running() {
-                return Err(RuntimeError::failed_precondition("a running workflow is not deleted"));
+                return Err(RuntimeError::failed_precondition(
+                    "a running workflow is not deleted",
+                ));
             }
             workflow.deleted.push(run_id.to_owned());
             if workflow.current.as_deref() == Some(run_id) {

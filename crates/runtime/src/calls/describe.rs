@@ -19,7 +19,10 @@ impl Runtime {
         let namespace = self.namespaces().by_name(&request.namespace)?;
         let mut response = self
             .inspect(&key, &run_id, |workflow| {
-                Ok(workflow.named_live(&run_id)?.run.describe(crate::clock::now()))
+                Ok(workflow
+                    .named_live(&run_id)?
+                    .run
+                    .describe(crate::clock::now()))
             })
             .await?;
         if let Some(info) = &mut response.workflow_execution_info {

@@ -45,7 +45,9 @@ impl Runtime {
         let token = HistoryToken::read(&request.next_page_token)?;
         if let Some(token) = &token {
             if !run_id.is_empty() && run_id != token.run_id {
-                return Err(RuntimeError::invalid("NextPageToken and RunId are of different runs."));
+                return Err(RuntimeError::invalid(
+                    "NextPageToken and RunId are of different runs.",
+                ));
             }
             run_id.clone_from(&token.run_id);
         }
@@ -74,9 +76,14 @@ impl Runtime {
                 continue;
             }
             return match (only_close, view.running) {
-                (true, true) if request.wait_new_event => Ok(page(Vec::new(), Some(next_token(&run_id, first)))),
+                (true, true) if request.wait_new_event => {
+                    Ok(page(Vec::new(), Some(next_token(&run_id, first))))
+                }
                 (true, _) => self.last_event(&key, view).await,
-                (false, _) => self.page(&key, view, token, request.wait_new_event, max_events).await,
+                (false, _) => {
+                    self.page(&key, view, token, request.wait_new_event, max_events)
+                        .await
+                }
             };
         }
     }
@@ -94,13 +101,17 @@ impl Runtime {
         }
         let max_events = i64::try_from(page_size(request.maximum_page_size)).unwrap_or(i64::MAX);
         let mut view = self.view(&key, &run_id, 1).await?;
-        let last = token.map_or(view.part.last, |token| token.next_event_id.min(view.part.last));
+        let last = token.map_or(view.part.last, |token| {
+            token.next_event_id.min(view.part.last)
+        });
         let first = (last - max_events + 1).max(1);
         view = self.view(&key, &view.run_id, first).await?;
         view.part.last = last;
         let run_id = view.run_id.clone();
-        let (mut events, _) =
-            view.part.read(self, &key, &run_id, usize::MAX, usize::MAX).await?;
+        let (mut events, _) = view
+            .part
+            .read(self, &key, &run_id, usize::MAX, usize::MAX)
+            .await?;
         events.reverse();
         let next_page_token = match first > 1 {
             true => next_token(&run_id, first - 1).encode_to_vec(),
@@ -133,7 +144,12 @@ impl Runtime {
         wait: bool,
         max_events: usize,
     ) -> Result<GetWorkflowExecutionHistoryResponse> {
-        let View { run_id, mut part, running, .. } = view;
+        let View {
+            run_id,
+            mut part,
+            running,
+            ..
+        } = view;
         let with_task = token.as_ref().is_some_and(|token| token.with_task);
         let virtual_events = std::mem::take(&mut part.virtual_events);
         // Pages that follow end where the history ended when the first was read, unless the caller
@@ -144,7 +160,10 @@ impl Runtime {
         let (first, last) = (part.first, part.last);
         let (mut events, next) = match first > last {
             true => (Vec::new(), first),
-            false => part.read(self, key, &run_id, HISTORY_PAGE_BYTES, max_events).await?,
+            false => {
+                part.read(self, key, &run_id, HISTORY_PAGE_BYTES, max_events)
+                    .await?
+            }
         };
         if next > last && with_task {
             events.extend(virtual_events);
@@ -169,12 +188,18 @@ impl Runtime {
             view.part.last = last;
         }
         let run_id = view.run_id.clone();
-        let (events, _) = view.part.read(self, key, &run_id, HISTORY_PAGE_BYTES, 1).await?;
+        let (events, _) = view
+            .part
+            .read(self, key, &run_id, HISTORY_PAGE_BYTES, 1)
+            .await?;
         Ok(page(events, None))
     }
 }
 
-fn page(events: Vec<HistoryEvent>, token: Option<HistoryToken>) -> GetWorkflowExecutionHistoryResponse {
+fn page(
+    events: Vec<HistoryEvent>,
+    token: Option<HistoryToken>,
+) -> GetWorkflowExecutionHistoryResponse {
     GetWorkflowExecutionHistoryResponse {
         history: Some(History { events }),
         next_page_token: token.map_or_else(Vec::new, |token| token.encode_to_vec()),
@@ -183,7 +208,12 @@ fn page(events: Vec<HistoryEvent>, token: Option<HistoryToken>) -> GetWorkflowEx
 }
 
 fn next_token(run_id: &str, next_event_id: i64) -> HistoryToken {
-    HistoryToken { run_id: run_id.to_owned(), next_event_id, last_event_id: 0, with_task: false }
+    HistoryToken {
+        run_id: run_id.to_owned(),
+        next_event_id,
+        last_event_id: 0,
+        with_task: false,
+    }
 }
 
 fn page_size(asked: i32) -> usize {

@@ -27,8 +27,11 @@ impl Runtime {
         let namespace = self.namespaces().by_name(&request.namespace)?;
         check_poll(&request.identity, deadline, self.limits().id_bytes)?;
         let name = validate::task_queue(&request.task_queue, self.limits().id_bytes)?.to_owned();
-        let queue =
-            QueueKey { namespace_id: namespace.id.clone(), name, kind: QueueKind::Workflow };
+        let queue = QueueKey {
+            namespace_id: namespace.id.clone(),
+            name,
+            kind: QueueKind::Workflow,
+        };
         let capabilities = request.worker_version_capabilities;
         let info = PollerInfo {
             identity: request.identity,
@@ -43,7 +46,9 @@ impl Runtime {
         };
         match self.poll(&queue, info, deadline).await? {
             Some(Delivery::WorkflowTask(handout)) => {
-                let sticky = request.task_queue.is_some_and(|q| q.kind == TaskQueueKind::Sticky as i32);
+                let sticky = request
+                    .task_queue
+                    .is_some_and(|q| q.kind == TaskQueueKind::Sticky as i32);
                 let mut response = handout.into_response(self).await?;
                 if !sticky {
                     response.backlog_count_hint =
@@ -66,11 +71,16 @@ impl Runtime {
         let namespace = self.namespaces().by_name(&request.namespace)?;
         check_poll(&request.identity, deadline, self.limits().id_bytes)?;
         let name = validate::task_queue(&request.task_queue, self.limits().id_bytes)?.to_owned();
-        let queue =
-            QueueKey { namespace_id: namespace.id.clone(), name, kind: QueueKind::Activity };
+        let queue = QueueKey {
+            namespace_id: namespace.id.clone(),
+            name,
+            kind: QueueKind::Activity,
+        };
         let info = PollerInfo {
             identity: request.identity,
-            rate: request.task_queue_metadata.and_then(|metadata| metadata.max_tasks_per_second),
+            rate: request
+                .task_queue_metadata
+                .and_then(|metadata| metadata.max_tasks_per_second),
             worker_version: None,
             worker_instance_key: request.worker_instance_key,
         };
@@ -155,10 +165,12 @@ const SHORTEST_POLL: Duration = Duration::from_secs(1);
 fn check_poll(identity: &str, deadline: Option<Duration>, limit: usize) -> Result<()> {
     validate::length("Identity", identity, limit)?;
     match deadline {
-        Some(deadline) if deadline < SHORTEST_POLL => Err(RuntimeError::failed_precondition(format!(
-            "the deadline of a long poll has to be at least {} s away",
-            SHORTEST_POLL.as_secs()
-        ))),
+        Some(deadline) if deadline < SHORTEST_POLL => {
+            Err(RuntimeError::failed_precondition(format!(
+                "the deadline of a long poll has to be at least {} s away",
+                SHORTEST_POLL.as_secs()
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use steadfast_engine::proto::enums::{QueryRejectCondition, QueryResultType, WorkflowExecutionStatus};
+use steadfast_engine::proto::enums::{
+    QueryRejectCondition, QueryResultType, WorkflowExecutionStatus,
+};
 use steadfast_engine::proto::query::{QueryRejected, WorkflowQuery};
 use steadfast_engine::proto::workflowservice::{
     QueryWorkflowRequest, QueryWorkflowResponse, RespondQueryTaskCompletedRequest,
@@ -51,7 +53,10 @@ impl Runtime {
         if query.query_type.is_empty() {
             return Err(RuntimeError::invalid("QueryType is not set on request."));
         }
-        let bytes = query.query_args.as_ref().map_or(0, prost::Message::encoded_len);
+        let bytes = query
+            .query_args
+            .as_ref()
+            .map_or(0, prost::Message::encoded_len);
         crate::calls::validate::size("Query arguments", bytes, self.limits().blob_bytes)?;
         let until = Instant::now()
             + deadline.map_or(PATIENCE, |d| d.saturating_sub(Duration::from_millis(200)));
@@ -72,14 +77,23 @@ impl Runtime {
             Route::Buffered(receiver) => wait(receiver, until).await?,
             Route::Direct(queues) => self.ask(&key, &run_id, query, queues, until).await?,
         };
-        Ok(QueryWorkflowResponse { query_result: answer?, ..Default::default() })
+        Ok(QueryWorkflowResponse {
+            query_result: answer?,
+            ..Default::default()
+        })
     }
 
     /// A worker answers a query that was a task of its own.
-    pub fn answer_query(&self, _permit: &Permit, request: RespondQueryTaskCompletedRequest) -> Result<()> {
+    pub fn answer_query(
+        &self,
+        _permit: &Permit,
+        request: RespondQueryTaskCompletedRequest,
+    ) -> Result<()> {
         let token = read_token(&request.task_token)?;
         let Some(sender) = self.0.direct_queries.remove(&token.query_id) else {
-            return Err(RuntimeError::not_found("query task not found, or already expired"));
+            return Err(RuntimeError::not_found(
+                "query task not found, or already expired",
+            ));
         };
         let answer = match request.completed_type() {
             QueryResultType::Answered => Ok(request.query_result),
@@ -107,12 +121,17 @@ impl Runtime {
                 true => until.min(Instant::now() + STICKY_PATIENCE),
                 false => until,
             };
-            match self.ask_one(key, run_id, query.clone(), &queue, sticky, patience).await {
+            match self
+                .ask_one(key, run_id, query.clone(), &queue, sticky, patience)
+                .await
+            {
                 Err(RuntimeError::DeadlineExceeded(_)) if sticky => {}
                 other => return other,
             }
         }
-        Err(RuntimeError::DeadlineExceeded("query timed out before a worker could process it".into()))
+        Err(RuntimeError::DeadlineExceeded(
+            "query timed out before a worker could process it".into(),
+        ))
     }
 
     async fn ask_one(
@@ -130,12 +149,21 @@ impl Runtime {
             .inspect(key, run_id, |workflow| {
                 let live = workflow.named_live(run_id)?;
                 let weak = Arc::downgrade(&wanted);
-                Ok(QueryHandout::prepare(id.clone(), query, key, live, sticky, weak))
+                Ok(QueryHandout::prepare(
+                    id.clone(),
+                    query,
+                    key,
+                    live,
+                    sticky,
+                    weak,
+                ))
             })
             .await?;
         let (sender, receiver) = oneshot::channel();
         self.0.direct_queries.insert(id.clone(), sender);
-        self.0.matching.offer_query(queue, Delivery::Query(Box::new(handout)));
+        self.0
+            .matching
+            .offer_query(queue, Delivery::Query(Box::new(handout)));
         let answer = wait(receiver, until).await;
         self.0.direct_queries.remove(&id);
         drop(wanted);
@@ -154,10 +182,14 @@ impl Runtime {
             let queues = queues(key, live);
             let handout =
                 QueryHandout::prepare(buffered.id.clone(), buffered.query, key, live, false, weak);
-            let Some((queue, _)) = queues.into_iter().next_back() else { continue };
+            let Some((queue, _)) = queues.into_iter().next_back() else {
+                continue;
+            };
             let (sender, receiver) = oneshot::channel();
             self.0.direct_queries.insert(buffered.id.clone(), sender);
-            self.0.matching.offer_query(&queue, Delivery::Query(Box::new(handout)));
+            self.0
+                .matching
+                .offer_query(&queue, Delivery::Query(Box::new(handout)));
             let runtime = self.clone();
             self.0.runtime.spawn(async move {
                 let answer = wait(receiver, Instant::now() + PATIENCE).await;
@@ -200,7 +232,11 @@ fn route(
         }
         let (answer, receiver) = oneshot::channel();
         let id = uuid::Uuid::new_v4().to_string();
-        live.queries.push(BufferedQuery { id, query: query.clone(), answer });
+        live.queries.push(BufferedQuery {
+            id,
+            query: query.clone(),
+            answer,
+        });
         return Ok(Route::Buffered(receiver));
     }
     Ok(Route::Direct(queues(key, live)))
@@ -213,14 +249,19 @@ fn queues(key: &WorkflowKey, live: &LiveRun) -> Vec<(QueueKey, bool)> {
         .sticky
         .as_ref()
         .map(|sticky| (queue_key(key, &sticky.queue, QueueKind::Workflow), true));
-    let normal = (queue_key(key, state.task_queue(), QueueKind::Workflow), false);
+    let normal = (
+        queue_key(key, state.task_queue(), QueueKind::Workflow),
+        false,
+    );
     sticky.into_iter().chain([normal]).collect()
 }
 
 async fn wait(receiver: oneshot::Receiver<QueryAnswer>, until: Instant) -> Result<QueryAnswer> {
     match tokio::time::timeout_at(until, receiver).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(RuntimeError::Unavailable("the query was lost: ask again".into())),
+        Ok(Err(_)) => Err(RuntimeError::Unavailable(
+            "the query was lost: ask again".into(),
+        )),
         Err(_) => Err(RuntimeError::DeadlineExceeded(
             "query timed out before a worker could process it".into(),
         )),

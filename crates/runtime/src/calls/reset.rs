@@ -36,7 +36,9 @@ impl Runtime {
                 return Ok(ResetWorkflowExecutionResponse { run_id });
             }
         }
-        Err(RuntimeError::Unavailable("the workflow keeps moving on: try the reset again".into()))
+        Err(RuntimeError::Unavailable(
+            "the workflow keeps moving on: try the reset again".into(),
+        ))
     }
 
     /// One attempt; none if the workflow moved on meanwhile.
@@ -119,7 +121,12 @@ impl Runtime {
                 break;
             }
             let run_id = std::mem::take(&mut next);
-            later.extend(self.whole_history(key, &run_id).await?.into_iter().map(|(event, _)| event));
+            later.extend(
+                self.whole_history(key, &run_id)
+                    .await?
+                    .into_iter()
+                    .map(|(event, _)| event),
+            );
             let (successor, next_event_id) = self
                 .inspect(key, &run_id, |workflow| {
                     let state = &workflow.named_live(&run_id)?.run.state;
@@ -131,18 +138,27 @@ impl Runtime {
         }
         let current = self
             .inspect(key, "", |workflow| {
-                Ok(workflow.current_live().map(|live| {
-                    (live.run.state.run_id.clone(), live.run.state.next_event_id)
-                }))
+                Ok(workflow
+                    .current_live()
+                    .map(|live| (live.run.state.run_id.clone(), live.run.state.next_event_id)))
             })
             .await?;
         // A current run outside of the chain (started after it ended) is only terminated.
-        Ok((later, current.map(|current| if current.0 == last.0 { last } else { current })))
+        Ok((
+            later,
+            current.map(|current| if current.0 == last.0 { last } else { current }),
+        ))
     }
 
-    async fn whole_history(&self, key: &WorkflowKey, run_id: &str) -> Result<Vec<(HistoryEvent, Bytes)>> {
+    async fn whole_history(
+        &self,
+        key: &WorkflowKey,
+        run_id: &str,
+    ) -> Result<Vec<(HistoryEvent, Bytes)>> {
         let part = self
-            .inspect(key, run_id, |workflow| Ok(HistoryPart::of(workflow.named_live(run_id)?, 1)))
+            .inspect(key, run_id, |workflow| {
+                Ok(HistoryPart::of(workflow.named_live(run_id)?, 1))
+            })
             .await?;
         let (events, _) = part.read(self, key, run_id, usize::MAX, usize::MAX).await?;
         Ok(events
@@ -163,7 +179,10 @@ fn ancestors(base: &RunState, last: i64) -> Vec<Branch> {
         .filter(|branch| branch.last_event_id < last)
         .cloned()
         .collect();
-    let inherited = base.ancestors.last().map_or(0, |branch| branch.last_event_id);
+    let inherited = base
+        .ancestors
+        .last()
+        .map_or(0, |branch| branch.last_event_id);
     let owner = match last > inherited {
         true => base.run_id.clone(),
         // The point lies in what the base run itself inherited.
@@ -173,6 +192,9 @@ fn ancestors(base: &RunState, last: i64) -> Vec<Branch> {
             .find(|branch| branch.last_event_id >= last)
             .map_or_else(|| base.run_id.clone(), |branch| branch.run_id.clone()),
     };
-    branches.push(Branch { run_id: owner, last_event_id: last });
+    branches.push(Branch {
+        run_id: owner,
+        last_event_id: last,
+    });
     branches
 }

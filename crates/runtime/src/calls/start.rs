@@ -3,7 +3,8 @@
 
 use prost::Message;
 use steadfast_engine::proto::enums::{
-    ContinueAsNewInitiator, TaskQueueKind, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+    ContinueAsNewInitiator, TaskQueueKind, WorkflowExecutionStatus, WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy,
 };
 use steadfast_engine::proto::history::WorkflowExecutionStartedEventAttributes;
 use steadfast_engine::proto::taskqueue::TaskQueue;
@@ -56,7 +57,9 @@ impl Runtime {
         let (started, handout) = self
             .transact(permit, &key, "", |workflow, cx| {
                 let (started, new) = start_in(workflow, cx, sound)?;
-                let Some(mut run) = new else { return Ok((started, None)) };
+                let Some(mut run) = new else {
+                    return Ok((started, None));
+                };
                 run.schedule_first_task(cx);
                 let handout = match eager {
                     true => start_eagerly(&key, &mut run, cx, &identity),
@@ -109,7 +112,10 @@ impl Runtime {
                         run.schedule_first_task(cx);
                         cx.new_runs.push(run);
                     }
-                    None => workflow.named_live(&started.run_id)?.run.signal(cx, signal)?,
+                    None => workflow
+                        .named_live(&started.run_id)?
+                        .run
+                        .signal(cx, signal)?,
                 }
                 Ok(started)
             })
@@ -123,16 +129,25 @@ impl Runtime {
     }
 
     /// Checks a start request, and fills in what it leaves out.
-    pub(crate) fn check_start(&self, mut request: StartWorkflowExecutionRequest) -> Result<SoundStart> {
+    pub(crate) fn check_start(
+        &self,
+        mut request: StartWorkflowExecutionRequest,
+    ) -> Result<SoundStart> {
         let namespace = self.namespaces().by_name(&request.namespace)?;
         takes_workflows(&namespace)?;
         let limits = self.limits();
         validate::name("WorkflowId", &request.workflow_id, limits.id_bytes)?;
-        let workflow_type = request.workflow_type.as_ref().map_or("", |t| t.name.as_str());
+        let workflow_type = request
+            .workflow_type
+            .as_ref()
+            .map_or("", |t| t.name.as_str());
         validate::name("WorkflowType", workflow_type, limits.id_bytes)?;
         validate::task_queue(&request.task_queue, limits.id_bytes)?;
         validate::length("RequestId", &request.request_id, limits.id_bytes)?;
-        validate::duration("WorkflowExecutionTimeoutSeconds", &request.workflow_execution_timeout)?;
+        validate::duration(
+            "WorkflowExecutionTimeoutSeconds",
+            &request.workflow_execution_timeout,
+        )?;
         validate::duration("WorkflowRunTimeoutSeconds", &request.workflow_run_timeout)?;
         validate::duration("WorkflowTaskTimeoutSeconds", &request.workflow_task_timeout)?;
         validate::duration("WorkflowStartDelay", &request.workflow_start_delay)?;
@@ -152,7 +167,9 @@ impl Runtime {
         let (reuse, conflict) = check_policies(&request)?;
         self.default_timeouts(&mut request);
         if !request.completion_callbacks.is_empty() {
-            return Err(RuntimeError::invalid("completion callbacks are not supported by this server"));
+            return Err(RuntimeError::invalid(
+                "completion callbacks are not supported by this server",
+            ));
         }
         Ok(SoundStart {
             key: WorkflowKey::new(namespace.id.clone(), request.workflow_id.clone()),
@@ -167,7 +184,11 @@ impl Runtime {
         let execution = span(&request.workflow_execution_timeout);
         let mut run = span(&request.workflow_run_timeout);
         if execution > 0 {
-            run = if run == 0 { execution } else { run.min(execution) };
+            run = if run == 0 {
+                execution
+            } else {
+                run.min(execution)
+            };
         }
         let task = match span(&request.workflow_task_timeout) {
             0 => limits.workflow_task_timeout,
@@ -198,7 +219,15 @@ pub(crate) fn start_in(
         match found? {
             OnExisting::Use => {
                 attach(&mut current.run, cx, &start.request);
-                return Ok((found_run(current), None));
+                // The repetition of a request is answered as the request was.
+                let repeated = current.run.state.start_request_id == start.request.request_id;
+                return Ok((
+                    Started {
+                        is_new: repeated,
+                        ..found_run(current)
+                    },
+                    None,
+                ));
             }
             OnExisting::TerminateAndStart => terminate_for_reuse(&mut current.run, cx, &run_id)?,
             OnExisting::Start => {}
@@ -216,9 +245,15 @@ pub(crate) fn start_in(
 
 /// A start request that uses a running workflow may leave its request id and links there.
 fn attach(run: &mut Run, cx: &mut Cx<'_>, request: &StartWorkflowExecutionRequest) {
-    let Some(options) = &request.on_conflict_options else { return };
+    let Some(options) = &request.on_conflict_options else {
+        return;
+    };
     if options.attach_request_id {
-        let links = if options.attach_links { request.links.clone() } else { Vec::new() };
+        let links = if options.attach_links {
+            request.links.clone()
+        } else {
+            Vec::new()
+        };
         run.attach_start_request(cx, &request.request_id, links);
     }
 }
@@ -307,7 +342,9 @@ fn check_schedule(request: &StartWorkflowExecutionRequest) -> Result<()> {
     }
     steadfast_engine::cron::validate(&request.cron_schedule).map_err(RuntimeError::invalid)?;
     if span(&request.workflow_start_delay) > 0 {
-        return Err(RuntimeError::invalid("CronSchedule and WorkflowStartDelay may not be used together."));
+        return Err(RuntimeError::invalid(
+            "CronSchedule and WorkflowStartDelay may not be used together.",
+        ));
     }
     Ok(())
 }

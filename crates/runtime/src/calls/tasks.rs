@@ -54,7 +54,8 @@ impl Runtime {
                 let live = workflow.named_live(&token.run_id)?;
                 let claim = token.task_claim();
                 let completion =
-                    live.run.complete_workflow_task(cx, &claim, request, Some(&poller), refusal)?;
+                    live.run
+                        .complete_workflow_task(cx, &claim, request, Some(&poller), refusal)?;
                 let answer = match completion {
                     Completion::Done(done) => {
                         live.answer_queries(results);
@@ -80,7 +81,11 @@ impl Runtime {
             .await?;
         match answer {
             Answer::Refused(error) => Err(error),
-            Answer::Done { task, activities, reset_history_event_id } => {
+            Answer::Done {
+                task,
+                activities,
+                reset_history_event_id,
+            } => {
                 let workflow_task = match task {
                     Some(task) => Some(task.into_response(self).await?),
                     None => None,
@@ -115,7 +120,8 @@ impl Runtime {
                 // It would be too large again and again: nothing but an end helps.
                 live.run.claimed_task(&token.task_claim())?;
                 let reason = "the worker's answer exceeds the gRPC message size limit".to_owned();
-                live.run.terminate(cx, reason, None, "steadfast".into(), Vec::new())?;
+                live.run
+                    .terminate(cx, reason, None, "steadfast".into(), Vec::new())?;
                 return Ok(());
             }
             live.run.fail_workflow_task(
@@ -156,12 +162,14 @@ fn give(key: &WorkflowKey, live: &mut LiveRun, done: Completed) -> Answer {
         .iter()
         .filter_map(|id| ActivityHandout::prepare(key, live, *id))
         .collect();
-    let task = done
-        .next_task
-        .map(|mut task| {
-            // The worker that answered has the run cached: it needs only what is new.
-            task.sticky = true;
-            Box::new(WorkflowTaskHandout::prepare(key, live, &task))
-        });
-    Answer::Done { task, activities, reset_history_event_id: done.reset_history_event_id }
+    let task = done.next_task.map(|mut task| {
+        // The worker that answered has the run cached: it needs only what is new.
+        task.sticky = true;
+        Box::new(WorkflowTaskHandout::prepare(key, live, &task))
+    });
+    Answer::Done {
+        task,
+        activities,
+        reset_history_event_id: done.reset_history_event_id,
+    }
 }

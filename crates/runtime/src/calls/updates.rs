@@ -7,9 +7,10 @@ use steadfast_engine::proto::common::WorkflowExecution;
 use steadfast_engine::proto::enums::UpdateWorkflowExecutionLifecycleStage as Stage;
 use steadfast_engine::proto::update::{Outcome, Request, UpdateRef, WaitPolicy};
 use steadfast_engine::proto::workflowservice::{
-    ExecuteMultiOperationRequest, ExecuteMultiOperationResponse, PollWorkflowExecutionUpdateRequest,
-    PollWorkflowExecutionUpdateResponse, StartWorkflowExecutionResponse,
-    UpdateWorkflowExecutionRequest, UpdateWorkflowExecutionResponse,
+    ExecuteMultiOperationRequest, ExecuteMultiOperationResponse,
+    PollWorkflowExecutionUpdateRequest, PollWorkflowExecutionUpdateResponse,
+    StartWorkflowExecutionResponse, UpdateWorkflowExecutionRequest,
+    UpdateWorkflowExecutionResponse,
     execute_multi_operation_request::operation::Operation as Ask,
     execute_multi_operation_response::{Response as Answered, response::Response as Answer},
 };
@@ -47,12 +48,15 @@ impl Runtime {
         let update_id = update_id(&update);
         let run_id = self
             .transact(permit, &key, &run_id, |workflow, cx| {
-                let live = workflow.named_live_of_chain(&run_id, &request.first_execution_run_id)?;
+                let live =
+                    workflow.named_live_of_chain(&run_id, &request.first_execution_run_id)?;
                 admit(live, cx, update)?;
                 Ok(live.run.state.run_id.clone())
             })
             .await?;
-        let progress = self.await_update(&key, &run_id, &update_id, wanted, deadline).await?;
+        let progress = self
+            .await_update(&key, &run_id, &update_id, wanted, deadline)
+            .await?;
         Ok(update_response(&key, run_id, update_id, progress))
     }
 
@@ -67,7 +71,10 @@ impl Runtime {
             return Err(RuntimeError::invalid("UpdateRef is not set on request."));
         };
         let (key, run_id) = self.target(&request.namespace, &update_ref.workflow_execution)?;
-        let wanted = request.wait_policy.as_ref().map_or(Stage::Unspecified, WaitPolicy::lifecycle_stage);
+        let wanted = request
+            .wait_policy
+            .as_ref()
+            .map_or(Stage::Unspecified, WaitPolicy::lifecycle_stage);
         let run_id = self
             .inspect(&key, &run_id, |workflow| {
                 let live = workflow.named_live(&run_id)?;
@@ -80,8 +87,9 @@ impl Runtime {
                 }
             })
             .await?;
-        let progress =
-            self.await_update(&key, &run_id, &update_ref.update_id, wanted, deadline).await?;
+        let progress = self
+            .await_update(&key, &run_id, &update_ref.update_id, wanted, deadline)
+            .await?;
         Ok(PollWorkflowExecutionUpdateResponse {
             outcome: progress.outcome,
             stage: progress.stage as i32,
@@ -106,7 +114,9 @@ impl Runtime {
         let update_id = update_id(&request);
         let key = sound.key.clone();
         let started = self
-            .transact(permit, &key, "", |workflow, cx| start_and_admit(workflow, cx, sound, request))
+            .transact(permit, &key, "", |workflow, cx| {
+                start_and_admit(workflow, cx, sound, request)
+            })
             .await?;
         let run_id = started.run_id.clone();
         let progress = self
@@ -123,8 +133,12 @@ impl Runtime {
         let update = update_response(&key, run_id, update_id, progress);
         Ok(ExecuteMultiOperationResponse {
             responses: vec![
-                Answered { response: Some(Answer::StartWorkflow(start)) },
-                Answered { response: Some(Answer::UpdateWorkflow(update)) },
+                Answered {
+                    response: Some(Answer::StartWorkflow(start)),
+                },
+                Answered {
+                    response: Some(Answer::UpdateWorkflow(update)),
+                },
             ],
         })
     }
@@ -138,8 +152,9 @@ impl Runtime {
         wanted: Stage,
         deadline: Option<Duration>,
     ) -> Result<Progress> {
-        let patience = deadline
-            .map_or(LONG_POLL, |d| LONG_POLL.min(d.saturating_sub(Duration::from_millis(500))));
+        let patience = deadline.map_or(LONG_POLL, |d| {
+            LONG_POLL.min(d.saturating_sub(Duration::from_millis(500)))
+        });
         let until = Instant::now() + patience;
         loop {
             let (progress, mut changed) = self
@@ -166,13 +181,18 @@ impl Runtime {
 
     fn check_update(&self, request: Option<Request>) -> Result<Request> {
         let Some(mut request) = request else {
-            return Err(RuntimeError::invalid("Update request is not set on request."));
+            return Err(RuntimeError::invalid(
+                "Update request is not set on request.",
+            ));
         };
         let limits = self.limits();
         if request.meta.is_none() {
             return Err(RuntimeError::invalid("Update meta is not set on request."));
         }
-        let name = request.input.as_ref().map_or("", |input| input.name.as_str());
+        let name = request
+            .input
+            .as_ref()
+            .map_or("", |input| input.name.as_str());
         validate::name("Update name", name, limits.id_bytes)?;
         validate::size("Update input", request.encoded_len(), limits.blob_bytes)?;
         let meta = request.meta.get_or_insert_default();
@@ -194,7 +214,8 @@ fn start_and_admit(
     match new {
         Some(mut run) => {
             run.schedule_first_task(cx);
-            run.admit_update(cx, request).map_err(|error| second(error.into()))?;
+            run.admit_update(cx, request)
+                .map_err(|error| second(error.into()))?;
             cx.new_runs.push(run);
         }
         None => {
@@ -212,11 +233,18 @@ fn admit(live: &mut LiveRun, cx: &mut steadfast_engine::Cx<'_>, request: Request
 
 fn progress(live: &LiveRun, update_id: &str) -> Result<Progress> {
     match live.run.update_view(update_id) {
-        UpdateView::Completed(outcome) => {
-            Ok(Progress { stage: Stage::Completed, outcome: Some(outcome) })
-        }
-        UpdateView::Accepted => Ok(Progress { stage: Stage::Accepted, outcome: None }),
-        UpdateView::Admitted => Ok(Progress { stage: Stage::Admitted, outcome: None }),
+        UpdateView::Completed(outcome) => Ok(Progress {
+            stage: Stage::Completed,
+            outcome: Some(outcome),
+        }),
+        UpdateView::Accepted => Ok(Progress {
+            stage: Stage::Accepted,
+            outcome: None,
+        }),
+        UpdateView::Admitted => Ok(Progress {
+            stage: Stage::Admitted,
+            outcome: None,
+        }),
         UpdateView::Aborted(abort) => Err(abort.error().into()),
         UpdateView::Unknown => Err(RuntimeError::Unavailable(
             "the update was lost before the workflow accepted it: send it again".into(),
@@ -231,7 +259,10 @@ fn update_response(
     progress: Progress,
 ) -> UpdateWorkflowExecutionResponse {
     UpdateWorkflowExecutionResponse {
-        update_ref: Some(UpdateRef { workflow_execution: Some(execution(key, run_id)), update_id }),
+        update_ref: Some(UpdateRef {
+            workflow_execution: Some(execution(key, run_id)),
+            update_id,
+        }),
         outcome: progress.outcome,
         stage: progress.stage as i32,
         link: None,
@@ -239,15 +270,24 @@ fn update_response(
 }
 
 fn execution(key: &WorkflowKey, run_id: String) -> WorkflowExecution {
-    WorkflowExecution { workflow_id: key.workflow_id.clone(), run_id }
+    WorkflowExecution {
+        workflow_id: key.workflow_id.clone(),
+        run_id,
+    }
 }
 
 fn update_id(request: &Request) -> String {
-    request.meta.as_ref().map_or_else(String::new, |meta| meta.update_id.clone())
+    request
+        .meta
+        .as_ref()
+        .map_or_else(String::new, |meta| meta.update_id.clone())
 }
 
 fn wanted_stage(policy: &Option<WaitPolicy>) -> Result<Stage> {
-    match policy.as_ref().map_or(Stage::Unspecified, WaitPolicy::lifecycle_stage) {
+    match policy
+        .as_ref()
+        .map_or(Stage::Unspecified, WaitPolicy::lifecycle_stage)
+    {
         Stage::Unspecified => Ok(Stage::Accepted),
         Stage::Admitted => Err(RuntimeError::failed_precondition(
             "waiting for the stage UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_ADMITTED is not supported",
@@ -269,14 +309,19 @@ fn split(
         .map_err(|_| RuntimeError::invalid("Operations have to be exactly [Start, Update]."))?;
     let [a, b] = operations.map(|operation| operation.operation);
     let (Some(Ask::StartWorkflow(start)), Some(Ask::UpdateWorkflow(update))) = (a, b) else {
-        return Err(RuntimeError::invalid("Operations have to be exactly [Start, Update]."));
+        return Err(RuntimeError::invalid(
+            "Operations have to be exactly [Start, Update].",
+        ));
     };
     if start.namespace != namespace || update.namespace != namespace {
         return Err(RuntimeError::invalid(
             "All operations of a MultiOperation must be in its namespace.",
         ));
     }
-    let workflow_id = update.workflow_execution.as_ref().map_or("", |e| e.workflow_id.as_str());
+    let workflow_id = update
+        .workflow_execution
+        .as_ref()
+        .map_or("", |e| e.workflow_id.as_str());
     if workflow_id != start.workflow_id {
         return Err(second(RuntimeError::invalid(
             "WorkflowId is not consistent with previous operation(s).",

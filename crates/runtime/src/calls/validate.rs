@@ -19,14 +19,18 @@ pub fn run_id(run_id: &str) -> Result<()> {
 pub fn length(what: &str, value: &str, limit: usize) -> Result<()> {
     match value.len() <= limit {
         true => Ok(()),
-        false => Err(RuntimeError::invalid(format!("{what} length exceeds limit."))),
+        false => Err(RuntimeError::invalid(format!(
+            "{what} length exceeds limit."
+        ))),
     }
 }
 
 /// Refuses a name that is missing or too long.
 pub fn name(what: &str, value: &str, limit: usize) -> Result<()> {
     if value.is_empty() {
-        return Err(RuntimeError::invalid(format!("{what} is not set on request.")));
+        return Err(RuntimeError::invalid(format!(
+            "{what} is not set on request."
+        )));
     }
     length(what, value, limit)
 }
@@ -39,7 +43,9 @@ pub fn task_queue(queue: &Option<TaskQueue>, limit: usize) -> Result<&str> {
     }
     length("TaskQueue", queue, limit)?;
     if queue.starts_with("/_sys/") {
-        return Err(RuntimeError::invalid(format!("Task queue name {queue} is reserved.")));
+        return Err(RuntimeError::invalid(format!(
+            "Task queue name {queue} is reserved."
+        )));
     }
     Ok(queue)
 }

@@ -33,13 +33,20 @@ pub struct Service {
 impl Service {
     /// The services of a runtime.
     pub fn new(runtime: Runtime) -> Self {
-        Self { runtime, workers: Arc::default() }
+        Self {
+            runtime,
+            workers: Arc::default(),
+        }
     }
 
     /// Decides whether a caller may make a call. Without authentication configured everybody may,
     /// and is recorded under the identity that they claim.
     fn admit(&self, call: &str, identity: &str) -> Result<Permit, Status> {
-        Ok(Permit::granted(call, identity.to_owned(), UNAUTHENTICATED.to_owned()))
+        Ok(Permit::granted(
+            call,
+            identity.to_owned(),
+            UNAUTHENTICATED.to_owned(),
+        ))
     }
 }
 
@@ -67,7 +74,10 @@ mod tests {
     fn the_timeout_header_has_a_unit_and_at_most_eight_digits() {
         let parse = |value: &'static str| {
             let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", tonic::metadata::MetadataValue::from_static(value));
+            metadata.insert(
+                "grpc-timeout",
+                tonic::metadata::MetadataValue::from_static(value),
+            );
             deadline(&metadata)
         };
         assert_eq!(parse("10S"), Some(Duration::from_secs(10)));

@@ -33,7 +33,9 @@ pub(crate) async fn register(
 ) -> Result<RegisterNamespaceResponse, RuntimeError> {
     validate::name("Namespace", &request.namespace, runtime.limits().id_bytes)?;
     if request.is_global_namespace {
-        return Err(RuntimeError::invalid("global namespaces are not supported by this server"));
+        return Err(RuntimeError::invalid(
+            "global namespaces are not supported by this server",
+        ));
     }
     let retention = span(&request.workflow_execution_retention_period);
     check_retention(retention)?;
@@ -44,7 +46,10 @@ pub(crate) async fn register(
         retention,
         ..Namespace::new(&request.namespace)
     };
-    runtime.namespaces().register(&**runtime.store(), namespace).await?;
+    runtime
+        .namespaces()
+        .register(&**runtime.store(), namespace)
+        .await?;
     Ok(RegisterNamespaceResponse {})
 }
 
@@ -65,7 +70,9 @@ pub(crate) async fn list(
     _permit: &Permit,
     request: ListNamespacesRequest,
 ) -> Result<ListNamespacesResponse, RuntimeError> {
-    let with_deleted = request.namespace_filter.is_some_and(|filter| filter.include_deleted);
+    let with_deleted = request
+        .namespace_filter
+        .is_some_and(|filter| filter.include_deleted);
     let page_size = match usize::try_from(request.page_size) {
         Ok(0) | Err(_) => 100,
         Ok(asked) => asked.min(1000),
@@ -74,17 +81,29 @@ pub(crate) async fn list(
     let after = String::from_utf8(request.next_page_token)
         .map_err(|_| RuntimeError::invalid("Invalid NextPageToken."))?;
     let wanted = |namespace: &Arc<Namespace>| {
-        namespace.name > after && (with_deleted || namespace.state != NamespaceState::Deleted as i32)
+        namespace.name > after
+            && (with_deleted || namespace.state != NamespaceState::Deleted as i32)
     };
-    let mut found: Vec<_> = runtime.namespaces().all().into_iter().filter(wanted).collect();
+    let mut found: Vec<_> = runtime
+        .namespaces()
+        .all()
+        .into_iter()
+        .filter(wanted)
+        .collect();
     let more = found.len() > page_size;
     found.truncate(page_size);
     let next_page_token = match found.last() {
         Some(last) if more => last.name.clone().into_bytes(),
         _ => Vec::new(),
     };
-    let namespaces = found.iter().map(|namespace| description(runtime, namespace)).collect();
-    Ok(ListNamespacesResponse { namespaces, next_page_token })
+    let namespaces = found
+        .iter()
+        .map(|namespace| description(runtime, namespace))
+        .collect();
+    Ok(ListNamespacesResponse {
+        namespaces,
+        next_page_token,
+    })
 }
 
 pub(crate) async fn update(
@@ -94,7 +113,9 @@ pub(crate) async fn update(
 ) -> Result<UpdateNamespaceResponse, RuntimeError> {
     let mut namespace = (*runtime.namespaces().by_name(&request.namespace)?).clone();
     if request.promote_namespace || request.replication_config.is_some() {
-        return Err(RuntimeError::invalid("replication is not supported by this server"));
+        return Err(RuntimeError::invalid(
+            "replication is not supported by this server",
+        ));
     }
     if let Some(info) = request.update_info {
         if !info.description.is_empty() {
@@ -114,7 +135,10 @@ pub(crate) async fn update(
         namespace.retention = span(&config.workflow_execution_retention_ttl);
         check_retention(namespace.retention)?;
     }
-    runtime.namespaces().put(&**runtime.store(), namespace.clone()).await?;
+    runtime
+        .namespaces()
+        .put(&**runtime.store(), namespace.clone())
+        .await?;
     let described = description(runtime, &namespace);
     Ok(UpdateNamespaceResponse {
         namespace_info: described.namespace_info,
@@ -131,14 +155,19 @@ pub(crate) async fn deprecate(
 ) -> Result<DeprecateNamespaceResponse, RuntimeError> {
     let mut namespace = (*runtime.namespaces().by_name(&request.namespace)?).clone();
     namespace.state = NamespaceState::Deprecated as i32;
-    runtime.namespaces().put(&**runtime.store(), namespace).await?;
+    runtime
+        .namespaces()
+        .put(&**runtime.store(), namespace)
+        .await?;
     Ok(DeprecateNamespaceResponse {})
 }
 
 fn check_retention(retention: i64) -> Result<(), RuntimeError> {
     match retention >= MIN_RETENTION {
         true => Ok(()),
-        false => Err(RuntimeError::invalid("A valid retention period is not set on request.")),
+        false => Err(RuntimeError::invalid(
+            "A valid retention period is not set on request.",
+        )),
     }
 }
 

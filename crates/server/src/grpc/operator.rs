@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use steadfast_engine::proto::enums::{IndexedValueType, NamespaceState};
 use steadfast_engine::proto::operatorservice::{
-    AddSearchAttributesRequest, AddSearchAttributesResponse, ClusterMetadata, DeleteNamespaceRequest,
-    DeleteNamespaceResponse, ListClustersRequest, ListClustersResponse, ListSearchAttributesRequest,
-    ListSearchAttributesResponse, RemoveSearchAttributesRequest, RemoveSearchAttributesResponse,
+    AddSearchAttributesRequest, AddSearchAttributesResponse, ClusterMetadata,
+    DeleteNamespaceRequest, DeleteNamespaceResponse, ListClustersRequest, ListClustersResponse,
+    ListSearchAttributesRequest, ListSearchAttributesResponse, RemoveSearchAttributesRequest,
+    RemoveSearchAttributesResponse,
 };
 use steadfast_runtime::aggregate::SLOTS;
 use steadfast_runtime::calls::validate;
@@ -23,9 +24,14 @@ pub(crate) async fn add_search_attributes(
     _permit: &Permit,
     request: AddSearchAttributesRequest,
 ) -> Result<AddSearchAttributesResponse, RuntimeError> {
-    let mut namespace = (*runtime.namespaces().by_name(or_default(&request.namespace))?).clone();
+    let mut namespace = (*runtime
+        .namespaces()
+        .by_name(or_default(&request.namespace))?)
+    .clone();
     if request.search_attributes.is_empty() {
-        return Err(RuntimeError::invalid("SearchAttributes are not set on request."));
+        return Err(RuntimeError::invalid(
+            "SearchAttributes are not set on request.",
+        ));
     }
     for (name, number) in &request.search_attributes {
         validate::name("Search attribute", name, runtime.limits().id_bytes)?;
@@ -34,7 +40,8 @@ pub(crate) async fn add_search_attributes(
                 "Search attribute {name} is reserved by system."
             )));
         }
-        let value_type = IndexedValueType::try_from(*number).unwrap_or(IndexedValueType::Unspecified);
+        let value_type =
+            IndexedValueType::try_from(*number).unwrap_or(IndexedValueType::Unspecified);
         if value_type == IndexedValueType::Unspecified {
             return Err(RuntimeError::invalid(format!(
                 "Unable to parse search attribute type: {number}"
@@ -49,16 +56,24 @@ pub(crate) async fn add_search_attributes(
             _ => {}
         }
     }
-    namespace.search_attributes.extend(request.search_attributes.clone());
+    namespace
+        .search_attributes
+        .extend(request.search_attributes.clone());
     if namespace.search_attributes.len() > MAX_ATTRIBUTES {
         return Err(RuntimeError::failed_precondition(format!(
             "a namespace has at most {MAX_ATTRIBUTES} custom search attributes"
         )));
     }
     for (name, number) in &request.search_attributes {
-        runtime.store().add_search_attribute(&namespace.id, name, *number).await?;
+        runtime
+            .store()
+            .add_search_attribute(&namespace.id, name, *number)
+            .await?;
     }
-    runtime.namespaces().put(&**runtime.store(), namespace).await?;
+    runtime
+        .namespaces()
+        .put(&**runtime.store(), namespace)
+        .await?;
     Ok(AddSearchAttributesResponse {})
 }
 
@@ -67,9 +82,14 @@ pub(crate) async fn remove_search_attributes(
     _permit: &Permit,
     request: RemoveSearchAttributesRequest,
 ) -> Result<RemoveSearchAttributesResponse, RuntimeError> {
-    let mut namespace = (*runtime.namespaces().by_name(or_default(&request.namespace))?).clone();
+    let mut namespace = (*runtime
+        .namespaces()
+        .by_name(or_default(&request.namespace))?)
+    .clone();
     if request.search_attributes.is_empty() {
-        return Err(RuntimeError::invalid("SearchAttributes are not set on request."));
+        return Err(RuntimeError::invalid(
+            "SearchAttributes are not set on request.",
+        ));
     }
     for name in &request.search_attributes {
         if is_reserved(name) {
@@ -79,7 +99,10 @@ pub(crate) async fn remove_search_attributes(
         }
         namespace.search_attributes.remove(name);
     }
-    runtime.namespaces().put(&**runtime.store(), namespace).await?;
+    runtime
+        .namespaces()
+        .put(&**runtime.store(), namespace)
+        .await?;
     Ok(RemoveSearchAttributesResponse {})
 }
 
@@ -88,7 +111,9 @@ pub(crate) async fn list_search_attributes(
     _permit: &Permit,
     request: ListSearchAttributesRequest,
 ) -> Result<ListSearchAttributesResponse, RuntimeError> {
-    let namespace = runtime.namespaces().by_name(or_default(&request.namespace))?;
+    let namespace = runtime
+        .namespaces()
+        .by_name(or_default(&request.namespace))?;
     Ok(ListSearchAttributesResponse {
         custom_attributes: namespace.search_attributes.clone().into_iter().collect(),
         system_attributes: system_attributes(),
@@ -101,7 +126,10 @@ pub(crate) async fn delete_namespace(
     _permit: &Permit,
     request: DeleteNamespaceRequest,
 ) -> Result<DeleteNamespaceResponse, RuntimeError> {
-    let found = match (request.namespace.is_empty(), request.namespace_id.is_empty()) {
+    let found = match (
+        request.namespace.is_empty(),
+        request.namespace_id.is_empty(),
+    ) {
         (false, true) => runtime.namespaces().by_name(&request.namespace)?,
         (true, false) => runtime.namespaces().by_id(&request.namespace_id)?,
         _ => {
@@ -112,10 +140,17 @@ pub(crate) async fn delete_namespace(
     };
     let mut namespace = (*found).clone();
     // The name is free at once; what belongs to the namespace is deleted in the background.
-    namespace.name = format!("{}-deleted-{}", namespace.name, &namespace.id[..5.min(namespace.id.len())]);
+    namespace.name = format!(
+        "{}-deleted-{}",
+        namespace.name,
+        &namespace.id[..5.min(namespace.id.len())]
+    );
     namespace.state = NamespaceState::Deleted as i32;
     let deleted_namespace = namespace.name.clone();
-    runtime.namespaces().put(&**runtime.store(), namespace).await?;
+    runtime
+        .namespaces()
+        .put(&**runtime.store(), namespace)
+        .await?;
     Ok(DeleteNamespaceResponse { deleted_namespace })
 }
 
@@ -147,7 +182,10 @@ pub(crate) fn system_attributes() -> HashMap<String, i32> {
 }
 
 fn is_reserved(name: &str) -> bool {
-    SYSTEM_ATTRIBUTES.iter().chain(PREDEFINED_ATTRIBUTES).any(|(reserved, _)| *reserved == name)
+    SYSTEM_ATTRIBUTES
+        .iter()
+        .chain(PREDEFINED_ATTRIBUTES)
+        .any(|(reserved, _)| *reserved == name)
         || name.starts_with("Temporal")
 }
 

@@ -25,7 +25,11 @@ pub(crate) fn status(error: RuntimeError) -> Status {
     if code == Code::Internal {
         tracing::error!(%message, "a call failed unexpectedly");
     }
-    let rpc = RpcStatus { code: code as i32, message: message.clone(), details };
+    let rpc = RpcStatus {
+        code: code as i32,
+        message: message.clone(),
+        details,
+    };
     match rpc.details.is_empty() {
         true => Status::new(code, message),
         false => Status::with_details(code, message, rpc.encode_to_vec().into()),
@@ -37,9 +41,12 @@ fn describe(error: &RuntimeError) -> (Code, Vec<Any>) {
         RuntimeError::Engine(error) => describe_engine(error),
         RuntimeError::NamespaceNotFound(namespace) => (
             Code::NotFound,
-            detail("NamespaceNotFoundFailure", &errordetails::NamespaceNotFoundFailure {
-                namespace: namespace.clone(),
-            }),
+            detail(
+                "NamespaceNotFoundFailure",
+                &errordetails::NamespaceNotFoundFailure {
+                    namespace: namespace.clone(),
+                },
+            ),
         ),
         RuntimeError::NamespaceExists => (
             Code::AlreadyExists,
@@ -52,13 +59,19 @@ fn describe(error: &RuntimeError) -> (Code, Vec<Any>) {
         RuntimeError::Unavailable(_) => (Code::Unavailable, Vec::new()),
         RuntimeError::Full => (
             Code::ResourceExhausted,
-            detail("ResourceExhaustedFailure", &errordetails::ResourceExhaustedFailure::default()),
+            detail(
+                "ResourceExhaustedFailure",
+                &errordetails::ResourceExhaustedFailure::default(),
+            ),
         ),
         RuntimeError::QueryFailed { failure, .. } => (
             Code::InvalidArgument,
-            detail("QueryFailedFailure", &errordetails::QueryFailedFailure {
-                failure: failure.as_deref().cloned(),
-            }),
+            detail(
+                "QueryFailedFailure",
+                &errordetails::QueryFailedFailure {
+                    failure: failure.as_deref().cloned(),
+                },
+            ),
         ),
         RuntimeError::MultiOperation(errors) => describe_multi(errors),
         RuntimeError::Internal(_) => (Code::Internal, Vec::new()),
@@ -70,10 +83,16 @@ fn describe_engine(error: &EngineError) -> (Code, Vec<Any>) {
         EngineError::InvalidArgument(_) | EngineError::BadCommand { .. } => {
             (Code::InvalidArgument, Vec::new())
         }
-        EngineError::NotFound(_) => {
-            (Code::NotFound, detail("NotFoundFailure", &errordetails::NotFoundFailure::default()))
-        }
-        EngineError::AlreadyStarted { start_request_id, run_id, first_run_id, .. } => (
+        EngineError::NotFound(_) => (
+            Code::NotFound,
+            detail("NotFoundFailure", &errordetails::NotFoundFailure::default()),
+        ),
+        EngineError::AlreadyStarted {
+            start_request_id,
+            run_id,
+            first_run_id,
+            ..
+        } => (
             Code::AlreadyExists,
             detail(
                 "WorkflowExecutionAlreadyStartedFailure",
@@ -87,11 +106,17 @@ fn describe_engine(error: &EngineError) -> (Code, Vec<Any>) {
         EngineError::FailedPrecondition(_) => (Code::FailedPrecondition, Vec::new()),
         EngineError::WorkflowNotReady(_) => (
             Code::FailedPrecondition,
-            detail("WorkflowNotReadyFailure", &errordetails::WorkflowNotReadyFailure::default()),
+            detail(
+                "WorkflowNotReadyFailure",
+                &errordetails::WorkflowNotReadyFailure::default(),
+            ),
         ),
         EngineError::ResourceExhausted(_) => (
             Code::ResourceExhausted,
-            detail("ResourceExhaustedFailure", &errordetails::ResourceExhaustedFailure::default()),
+            detail(
+                "ResourceExhaustedFailure",
+                &errordetails::ResourceExhaustedFailure::default(),
+            ),
         ),
         EngineError::Corrupt(_) => (Code::Internal, Vec::new()),
     }
@@ -105,7 +130,11 @@ fn describe_multi(errors: &[Option<RuntimeError>]) -> (Code, Vec<Any>) {
         .map(|error| match error {
             Some(error) => {
                 let (code, details) = describe(error);
-                OperationStatus { code: code as i32, message: error.to_string(), details }
+                OperationStatus {
+                    code: code as i32,
+                    message: error.to_string(),
+                    details,
+                }
             }
             None => OperationStatus {
                 code: Code::Aborted as i32,
@@ -117,17 +146,27 @@ fn describe_multi(errors: &[Option<RuntimeError>]) -> (Code, Vec<Any>) {
             },
         })
         .collect();
-    let code = errors.iter().flatten().next().map_or(Code::Internal, |error| describe(error).0);
+    let code = errors
+        .iter()
+        .flatten()
+        .next()
+        .map_or(Code::Internal, |error| describe(error).0);
     let failure = errordetails::MultiOperationExecutionFailure { statuses };
     (code, detail("MultiOperationExecutionFailure", &failure))
 }
 
 fn detail(name: &str, message: &impl Message) -> Vec<Any> {
-    vec![any(&format!("temporal.api.errordetails.v1.{name}"), message)]
+    vec![any(
+        &format!("temporal.api.errordetails.v1.{name}"),
+        message,
+    )]
 }
 
 fn any(name: &str, message: &impl Message) -> Any {
-    Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
+    Any {
+        type_url: format!("type.googleapis.com/{name}"),
+        value: message.encode_to_vec(),
+    }
 }
 
 #[cfg(test)]
@@ -156,7 +195,11 @@ mod tests {
         assert_eq!(status.code(), Code::AlreadyExists);
         let rpc = decode(&status);
         assert_eq!(rpc.code, Code::AlreadyExists as i32);
-        assert!(rpc.details[0].type_url.ends_with(".WorkflowExecutionAlreadyStartedFailure"));
+        assert!(
+            rpc.details[0]
+                .type_url
+                .ends_with(".WorkflowExecutionAlreadyStartedFailure")
+        );
         let failure = errordetails::WorkflowExecutionAlreadyStartedFailure::decode(
             rpc.details[0].value.as_slice(),
         )
@@ -166,7 +209,10 @@ mod tests {
 
     #[test]
     fn an_operation_that_was_not_tried_is_aborted() {
-        let status = status(RuntimeError::MultiOperation(vec![Some(already_started()), None]));
+        let status = status(RuntimeError::MultiOperation(vec![
+            Some(already_started()),
+            None,
+        ]));
         assert_eq!(status.code(), Code::AlreadyExists);
         let failure = errordetails::MultiOperationExecutionFailure::decode(
             decode(&status).details[0].value.as_slice(),

@@ -44,13 +44,22 @@ pub(crate) async fn cluster_info(
     _permit: &Permit,
     _request: GetClusterInfoRequest,
 ) -> Result<GetClusterInfoResponse, RuntimeError> {
-    let versions = [("temporal-cli", ">=0.0.0"), ("temporal-go", ">=0.0.0"), ("temporal-python", ">=0.0.0")];
+    let versions = [
+        ("temporal-cli", ">=0.0.0"),
+        ("temporal-go", ">=0.0.0"),
+        ("temporal-python", ">=0.0.0"),
+    ];
     Ok(GetClusterInfoResponse {
-        supported_clients: versions.map(|(name, of)| (name.to_owned(), of.to_owned())).into(),
+        supported_clients: versions
+            .map(|(name, of)| (name.to_owned(), of.to_owned()))
+            .into(),
         server_version: SERVER_VERSION.into(),
         cluster_id: runtime.cluster_id(),
         version_info: Some(VersionInfo {
-            current: Some(ReleaseInfo { version: SERVER_VERSION.into(), ..Default::default() }),
+            current: Some(ReleaseInfo {
+                version: SERVER_VERSION.into(),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         cluster_name: CLUSTER.into(),

@@ -24,17 +24,27 @@ pub(crate) async fn describe(
     let kind = match request.task_queue_type() {
         TaskQueueType::Activity => QueueKind::Activity,
         TaskQueueType::Nexus => {
-            return Err(RuntimeError::invalid("Nexus is not supported by this server"));
+            return Err(RuntimeError::invalid(
+                "Nexus is not supported by this server",
+            ));
         }
         _ => QueueKind::Workflow,
     };
-    let queue = QueueKey { namespace_id: namespace.id.clone(), name: name.to_owned(), kind };
+    let queue = QueueKey {
+        namespace_id: namespace.id.clone(),
+        name: name.to_owned(),
+        kind,
+    };
     let view = runtime.queue_view(&queue);
     let stats = stats(&view);
     Ok(DescribeTaskQueueResponse {
         task_queue_status: request.include_task_queue_status.then(|| TaskQueueStatus {
             backlog_count_hint: stats.approximate_backlog_count,
-            rate_per_second: view.pollers.iter().filter_map(|poller| poller.rate).fold(f64::NAN, f64::min),
+            rate_per_second: view
+                .pollers
+                .iter()
+                .filter_map(|poller| poller.rate)
+                .fold(f64::NAN, f64::min),
             task_id_block: Some(TaskIdBlock::default()),
             ..Default::default()
         }),
@@ -53,7 +63,10 @@ pub(crate) async fn partitions(
     let name = validate::task_queue(&request.task_queue, runtime.limits().id_bytes)?;
     // A queue is one piece here.
     let whole = || {
-        vec![TaskQueuePartitionMetadata { key: name.to_owned(), owner_host_name: "steadfast".into() }]
+        vec![TaskQueuePartitionMetadata {
+            key: name.to_owned(),
+            owner_host_name: "steadfast".into(),
+        }]
     };
     Ok(ListTaskQueuePartitionsResponse {
         activity_task_queue_partitions: whole(),
@@ -81,7 +94,12 @@ fn poller(view: PollerView) -> PollerInfo {
 }
 
 fn ago(since: Duration) -> prost_types::Timestamp {
-    let at = SystemTime::now().checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH);
-    let nanos = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let at = SystemTime::now()
+        .checked_sub(since)
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    let nanos = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
     steadfast_engine::time::timestamp(i64::try_from(nanos).unwrap_or(i64::MAX))
 }

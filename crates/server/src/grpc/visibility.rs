@@ -23,9 +23,17 @@ pub(crate) async fn list(
 ) -> Result<ListWorkflowExecutionsResponse, RuntimeError> {
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let (executions, next_page_token) = runtime
-        .list_runs(&namespace, &request.query, request.page_size, &request.next_page_token)
+        .list_runs(
+            &namespace,
+            &request.query,
+            request.page_size,
+            &request.next_page_token,
+        )
         .await?;
-    Ok(ListWorkflowExecutionsResponse { executions, next_page_token })
+    Ok(ListWorkflowExecutionsResponse {
+        executions,
+        next_page_token,
+    })
 }
 
 pub(crate) async fn scan(
@@ -35,9 +43,17 @@ pub(crate) async fn scan(
 ) -> Result<ScanWorkflowExecutionsResponse, RuntimeError> {
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let (executions, next_page_token) = runtime
-        .list_runs(&namespace, &request.query, request.page_size, &request.next_page_token)
+        .list_runs(
+            &namespace,
+            &request.query,
+            request.page_size,
+            &request.next_page_token,
+        )
         .await?;
-    Ok(ScanWorkflowExecutionsResponse { executions, next_page_token })
+    Ok(ScanWorkflowExecutionsResponse {
+        executions,
+        next_page_token,
+    })
 }
 
 pub(crate) async fn list_open(
@@ -53,13 +69,23 @@ pub(crate) async fn list_open(
         Some(Filters::ExecutionFilter(filter)) => {
             terms.extend(execution_terms(&filter.workflow_id, &filter.run_id));
         }
-        Some(Filters::TypeFilter(filter)) => terms.push(format!("WorkflowType = {}", quote(&filter.name))),
+        Some(Filters::TypeFilter(filter)) => {
+            terms.push(format!("WorkflowType = {}", quote(&filter.name)))
+        }
         None => {}
     }
     let (executions, next_page_token) = runtime
-        .list_runs(&namespace, &terms.join(" AND "), request.maximum_page_size, &request.next_page_token)
+        .list_runs(
+            &namespace,
+            &terms.join(" AND "),
+            request.maximum_page_size,
+            &request.next_page_token,
+        )
         .await?;
-    Ok(ListOpenWorkflowExecutionsResponse { executions, next_page_token })
+    Ok(ListOpenWorkflowExecutionsResponse {
+        executions,
+        next_page_token,
+    })
 }
 
 pub(crate) async fn list_closed(
@@ -75,14 +101,26 @@ pub(crate) async fn list_closed(
         Some(Filters::ExecutionFilter(filter)) => {
             terms.extend(execution_terms(&filter.workflow_id, &filter.run_id));
         }
-        Some(Filters::TypeFilter(filter)) => terms.push(format!("WorkflowType = {}", quote(&filter.name))),
-        Some(Filters::StatusFilter(filter)) => terms.push(format!("ExecutionStatus = {}", filter.status)),
+        Some(Filters::TypeFilter(filter)) => {
+            terms.push(format!("WorkflowType = {}", quote(&filter.name)))
+        }
+        Some(Filters::StatusFilter(filter)) => {
+            terms.push(format!("ExecutionStatus = {}", filter.status))
+        }
         None => {}
     }
     let (executions, next_page_token) = runtime
-        .list_runs(&namespace, &terms.join(" AND "), request.maximum_page_size, &request.next_page_token)
+        .list_runs(
+            &namespace,
+            &terms.join(" AND "),
+            request.maximum_page_size,
+            &request.next_page_token,
+        )
         .await?;
-    Ok(ListClosedWorkflowExecutionsResponse { executions, next_page_token })
+    Ok(ListClosedWorkflowExecutionsResponse {
+        executions,
+        next_page_token,
+    })
 }
 
 pub(crate) async fn count(
@@ -95,9 +133,15 @@ pub(crate) async fn count(
     let groups = count
         .groups
         .into_iter()
-        .map(|(status, count)| AggregationGroup { group_values: vec![status_payload(status)], count })
+        .map(|(status, count)| AggregationGroup {
+            group_values: vec![status_payload(status)],
+            count,
+        })
         .collect();
-    Ok(CountWorkflowExecutionsResponse { count: count.total, groups })
+    Ok(CountWorkflowExecutionsResponse {
+        count: count.total,
+        groups,
+    })
 }
 
 pub(crate) async fn search_attributes(
@@ -114,7 +158,8 @@ pub(crate) async fn search_attributes(
 
 /// The name of a status as the value of a search attribute.
 fn status_payload(status: i32) -> Payload {
-    let status = WorkflowExecutionStatus::try_from(status).unwrap_or(WorkflowExecutionStatus::Unspecified);
+    let status =
+        WorkflowExecutionStatus::try_from(status).unwrap_or(WorkflowExecutionStatus::Unspecified);
     let name = short_name(status.as_str_name(), "WORKFLOW_EXECUTION_STATUS_");
     Payload {
         metadata: [("encoding", "json/plain"), ("type", "Keyword")]
@@ -126,11 +171,24 @@ fn status_payload(status: i32) -> Payload {
 }
 
 fn time_terms(attribute: &str, filter: Option<StartTimeFilter>) -> Vec<String> {
-    let Some(filter) = filter else { return Vec::new() };
-    let term = |operator: &str, time: Option<prost_types::Timestamp>| {
-        time.map(|time| format!("{attribute} {operator} {}", steadfast_engine::time::time(&time)))
+    let Some(filter) = filter else {
+        return Vec::new();
     };
-    [term(">=", filter.earliest_time), term("<=", filter.latest_time)].into_iter().flatten().collect()
+    let term = |operator: &str, time: Option<prost_types::Timestamp>| {
+        time.map(|time| {
+            format!(
+                "{attribute} {operator} {}",
+                steadfast_engine::time::time(&time)
+            )
+        })
+    };
+    [
+        term(">=", filter.earliest_time),
+        term("<=", filter.latest_time),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn execution_terms(workflow_id: &str, run_id: &str) -> Vec<String> {
@@ -168,6 +226,9 @@ mod tests {
             String::from_utf8(status_payload(status as i32).data).unwrap_or_default()
         };
         assert_eq!(payload(WorkflowExecutionStatus::Running), "\"Running\"");
-        assert_eq!(payload(WorkflowExecutionStatus::ContinuedAsNew), "\"ContinuedAsNew\"");
+        assert_eq!(
+            payload(WorkflowExecutionStatus::ContinuedAsNew),
+            "\"ContinuedAsNew\""
+        );
     }
 }

@@ -59,7 +59,10 @@ type Page = (Vec<WorkerHeartbeat>, bool);
 impl WorkerRegistry {
     fn record(&self, namespace_id: &str, heartbeat: WorkerHeartbeat, now: Instant) {
         let mut workers = self.workers.lock();
-        let key = (namespace_id.to_owned(), heartbeat.worker_instance_key.clone());
+        let key = (
+            namespace_id.to_owned(),
+            heartbeat.worker_instance_key.clone(),
+        );
         workers.remove(&key);
         if heartbeat.status == WorkerStatus::Shutdown as i32 {
             return;
@@ -67,14 +70,23 @@ impl WorkerRegistry {
         let turn = workers.next_turn;
         workers.next_turn += 1;
         workers.turns.insert(turn, key.clone());
-        workers.alive.insert(key, Worker { heartbeat, seen: now, turn });
+        workers.alive.insert(
+            key,
+            Worker {
+                heartbeat,
+                seen: now,
+                turn,
+            },
+        );
         workers.forget_the_dead(now);
     }
 
     fn get(&self, namespace_id: &str, key: &str, now: Instant) -> Option<WorkerHeartbeat> {
         let mut workers = self.workers.lock();
         workers.forget_the_dead(now);
-        let found = workers.alive.get(&(namespace_id.to_owned(), key.to_owned()));
+        let found = workers
+            .alive
+            .get(&(namespace_id.to_owned(), key.to_owned()));
         found.map(|worker| worker.heartbeat.clone())
     }
 
@@ -174,7 +186,9 @@ pub(crate) async fn describe(
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let key = &request.worker_instance_key;
     match workers.get(&namespace.id, key, Instant::now()) {
-        Some(heartbeat) => Ok(DescribeWorkerResponse { worker_info: Some(info(heartbeat)) }),
+        Some(heartbeat) => Ok(DescribeWorkerResponse {
+            worker_info: Some(info(heartbeat)),
+        }),
         None => Err(RuntimeError::not_found(format!("Worker {key} not found"))),
     }
 }
@@ -191,7 +205,9 @@ pub(crate) async fn shutdown(
 
 fn check(heartbeat: &WorkerHeartbeat) -> Result<(), RuntimeError> {
     if heartbeat.worker_instance_key.is_empty() {
-        return Err(RuntimeError::invalid("WorkerInstanceKey is not set on a heartbeat."));
+        return Err(RuntimeError::invalid(
+            "WorkerInstanceKey is not set on a heartbeat.",
+        ));
     }
     let bytes = heartbeat.encoded_len();
     match bytes <= MAX_HEARTBEAT {
@@ -203,7 +219,9 @@ fn check(heartbeat: &WorkerHeartbeat) -> Result<(), RuntimeError> {
 }
 
 fn info(heartbeat: WorkerHeartbeat) -> WorkerInfo {
-    WorkerInfo { worker_heartbeat: Some(heartbeat) }
+    WorkerInfo {
+        worker_heartbeat: Some(heartbeat),
+    }
 }
 
 fn summary(heartbeat: &WorkerHeartbeat) -> WorkerListInfo {
@@ -230,13 +248,22 @@ mod tests {
     use super::*;
 
     fn worker(key: &str) -> WorkerHeartbeat {
-        WorkerHeartbeat { worker_instance_key: key.into(), ..WorkerHeartbeat::default() }
+        WorkerHeartbeat {
+            worker_instance_key: key.into(),
+            ..WorkerHeartbeat::default()
+        }
     }
 
     fn keys(registry: &WorkerRegistry, after: &str, page: usize, now: Instant) -> (String, bool) {
         let everybody = WorkerFilter::parse("").expect("no filter");
         let (found, more) = registry.list("n", &everybody, after, page, now);
-        (found.into_iter().map(|found| found.worker_instance_key).collect(), more)
+        (
+            found
+                .into_iter()
+                .map(|found| found.worker_instance_key)
+                .collect(),
+            more,
+        )
     }
 
     #[test]
@@ -259,10 +286,15 @@ mod tests {
         let later = start + SILENCE;
         registry.record("n", worker("a"), later);
         assert_eq!(keys(&registry, "", 9, later).0, "ab");
-        assert_eq!(keys(&registry, "", 9, later + Duration::from_secs(1)).0, "a");
+        assert_eq!(
+            keys(&registry, "", 9, later + Duration::from_secs(1)).0,
+            "a"
+        );
         assert!(registry.get("n", "b", later).is_none());
-        let good_bye =
-            WorkerHeartbeat { status: WorkerStatus::Shutdown as i32, ..worker("a") };
+        let good_bye = WorkerHeartbeat {
+            status: WorkerStatus::Shutdown as i32,
+            ..worker("a")
+        };
         registry.record("n", good_bye, later);
         assert_eq!(keys(&registry, "", 9, later).0, "");
         assert!(registry.workers.lock().turns.is_empty());
@@ -277,7 +309,10 @@ mod tests {
         assert!(registry.get("n", "000000", now).is_none());
         assert!(registry.get("n", "000001", now).is_some());
         let workers = registry.workers.lock();
-        assert_eq!((workers.alive.len(), workers.turns.len()), (MAX_WORKERS, MAX_WORKERS));
+        assert_eq!(
+            (workers.alive.len(), workers.turns.len()),
+            (MAX_WORKERS, MAX_WORKERS)
+        );
     }
 
     #[test]
@@ -285,6 +320,12 @@ mod tests {
         assert!(check(&worker("a")).is_ok());
         assert!(check(&worker("")).is_err());
         let sdk_name = "x".repeat(MAX_HEARTBEAT);
-        assert!(check(&WorkerHeartbeat { sdk_name, ..worker("a") }).is_err());
+        assert!(
+            check(&WorkerHeartbeat {
+                sdk_name,
+                ..worker("a")
+            })
+            .is_err()
+        );
     }
 }

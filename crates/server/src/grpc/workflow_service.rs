@@ -18,16 +18,27 @@ impl WorkflowService for Service {
     ) -> Answer<api::StartWorkflowExecutionResponse> {
         let permit = self.admit("StartWorkflowExecution", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.start_workflow(&permit, request).await.map(Response::new).map_err(status)
+        runtime
+            .start_workflow(&permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn signal_with_start_workflow_execution(
         &self,
         request: Request<api::SignalWithStartWorkflowExecutionRequest>,
     ) -> Answer<api::SignalWithStartWorkflowExecutionResponse> {
-        let permit = self.admit("SignalWithStartWorkflowExecution", &request.get_ref().identity)?;
+        let permit = self.admit(
+            "SignalWithStartWorkflowExecution",
+            &request.get_ref().identity,
+        )?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.signal_with_start(&permit, request).await.map(Response::new).map_err(status)
+        runtime
+            .signal_with_start(&permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn signal_workflow_execution(
@@ -36,18 +47,31 @@ impl WorkflowService for Service {
     ) -> Answer<api::SignalWorkflowExecutionResponse> {
         let permit = self.admit("SignalWorkflowExecution", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.signal_workflow(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::SignalWorkflowExecutionResponse::default()))
+        runtime
+            .signal_workflow(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::SignalWorkflowExecutionResponse::default(),
+        ))
     }
 
     async fn request_cancel_workflow_execution(
         &self,
         request: Request<api::RequestCancelWorkflowExecutionRequest>,
     ) -> Answer<api::RequestCancelWorkflowExecutionResponse> {
-        let permit = self.admit("RequestCancelWorkflowExecution", &request.get_ref().identity)?;
+        let permit = self.admit(
+            "RequestCancelWorkflowExecution",
+            &request.get_ref().identity,
+        )?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.cancel_workflow(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::RequestCancelWorkflowExecutionResponse {}))
+        runtime
+            .cancel_workflow(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::RequestCancelWorkflowExecutionResponse {},
+        ))
     }
 
     async fn terminate_workflow_execution(
@@ -56,7 +80,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::TerminateWorkflowExecutionResponse> {
         let permit = self.admit("TerminateWorkflowExecution", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.terminate_workflow(&permit, request).await.map_err(status)?;
+        runtime
+            .terminate_workflow(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::TerminateWorkflowExecutionResponse {}))
     }
 
@@ -66,7 +93,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::DeleteWorkflowExecutionResponse> {
         let permit = self.admit("DeleteWorkflowExecution", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.delete_workflow(&permit, request).await.map_err(status)?;
+        runtime
+            .delete_workflow(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::DeleteWorkflowExecutionResponse {}))
     }
 
@@ -76,7 +106,11 @@ impl WorkflowService for Service {
     ) -> Answer<api::ResetWorkflowExecutionResponse> {
         let permit = self.admit("ResetWorkflowExecution", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.reset_workflow(&permit, request).await.map(Response::new).map_err(status)
+        runtime
+            .reset_workflow(&permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn reset_sticky_task_queue(
@@ -85,7 +119,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ResetStickyTaskQueueResponse> {
         let permit = self.admit("ResetStickyTaskQueue", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.reset_sticky_task_queue(&permit, request).await.map_err(status)?;
+        runtime
+            .reset_sticky_task_queue(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::ResetStickyTaskQueueResponse {}))
     }
 
@@ -96,7 +133,11 @@ impl WorkflowService for Service {
         let permit = self.admit("ExecuteMultiOperation", "")?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.execute_multi_operation(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .execute_multi_operation(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn update_workflow_execution(
@@ -106,7 +147,11 @@ impl WorkflowService for Service {
         let permit = self.admit("UpdateWorkflowExecution", "")?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.update_workflow(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .update_workflow(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn poll_workflow_execution_update(
@@ -116,7 +161,11 @@ impl WorkflowService for Service {
         let permit = self.admit("PollWorkflowExecutionUpdate", &request.get_ref().identity)?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.poll_update(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .poll_update(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn query_workflow(
@@ -126,7 +175,11 @@ impl WorkflowService for Service {
         let permit = self.admit("QueryWorkflow", "")?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.query_workflow(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .query_workflow(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn respond_query_task_completed(
@@ -135,7 +188,9 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondQueryTaskCompletedResponse> {
         let permit = self.admit("RespondQueryTaskCompleted", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        std::future::ready(runtime.answer_query(&permit, request)).await.map_err(status)?;
+        std::future::ready(runtime.answer_query(&permit, request))
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::RespondQueryTaskCompletedResponse {}))
     }
 
@@ -145,7 +200,11 @@ impl WorkflowService for Service {
     ) -> Answer<api::DescribeWorkflowExecutionResponse> {
         let permit = self.admit("DescribeWorkflowExecution", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.describe_workflow(&permit, request).await.map(Response::new).map_err(status)
+        runtime
+            .describe_workflow(&permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn get_workflow_execution_history(
@@ -155,7 +214,11 @@ impl WorkflowService for Service {
         let permit = self.admit("GetWorkflowExecutionHistory", "")?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.get_history(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .get_history(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn get_workflow_execution_history_reverse(
@@ -164,7 +227,11 @@ impl WorkflowService for Service {
     ) -> Answer<api::GetWorkflowExecutionHistoryReverseResponse> {
         let permit = self.admit("GetWorkflowExecutionHistoryReverse", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.get_history_reverse(&permit, request).await.map(Response::new).map_err(status)
+        runtime
+            .get_history_reverse(&permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn poll_workflow_task_queue(
@@ -174,7 +241,11 @@ impl WorkflowService for Service {
         let permit = self.admit("PollWorkflowTaskQueue", &request.get_ref().identity)?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.poll_workflow_task(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .poll_workflow_task(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn respond_workflow_task_completed(
@@ -183,7 +254,11 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondWorkflowTaskCompletedResponse> {
         let permit = self.admit("RespondWorkflowTaskCompleted", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.complete_workflow_task(&permit, request).await.map(Response::new).map_err(status)
+        runtime
+            .complete_workflow_task(&permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn respond_workflow_task_failed(
@@ -192,7 +267,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondWorkflowTaskFailedResponse> {
         let permit = self.admit("RespondWorkflowTaskFailed", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.fail_workflow_task(&permit, request).await.map_err(status)?;
+        runtime
+            .fail_workflow_task(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::RespondWorkflowTaskFailedResponse {}))
     }
 
@@ -203,7 +281,11 @@ impl WorkflowService for Service {
         let permit = self.admit("PollActivityTaskQueue", &request.get_ref().identity)?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.poll_activity_task(&permit, request, deadline).await.map(Response::new).map_err(status)
+        runtime
+            .poll_activity_task(&permit, request, deadline)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn respond_activity_task_completed(
@@ -212,7 +294,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondActivityTaskCompletedResponse> {
         let permit = self.admit("RespondActivityTaskCompleted", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.complete_activity(&permit, request).await.map_err(status)?;
+        runtime
+            .complete_activity(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::RespondActivityTaskCompletedResponse {}))
     }
 
@@ -220,10 +305,18 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskCompletedByIdRequest>,
     ) -> Answer<api::RespondActivityTaskCompletedByIdResponse> {
-        let permit = self.admit("RespondActivityTaskCompletedById", &request.get_ref().identity)?;
+        let permit = self.admit(
+            "RespondActivityTaskCompletedById",
+            &request.get_ref().identity,
+        )?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.complete_activity_by_id(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::RespondActivityTaskCompletedByIdResponse {}))
+        runtime
+            .complete_activity_by_id(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::RespondActivityTaskCompletedByIdResponse {},
+        ))
     }
 
     async fn respond_activity_task_failed(
@@ -232,8 +325,13 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondActivityTaskFailedResponse> {
         let permit = self.admit("RespondActivityTaskFailed", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.fail_activity(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::RespondActivityTaskFailedResponse::default()))
+        runtime
+            .fail_activity(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::RespondActivityTaskFailedResponse::default(),
+        ))
     }
 
     async fn respond_activity_task_failed_by_id(
@@ -242,8 +340,13 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondActivityTaskFailedByIdResponse> {
         let permit = self.admit("RespondActivityTaskFailedById", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.fail_activity_by_id(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::RespondActivityTaskFailedByIdResponse::default()))
+        runtime
+            .fail_activity_by_id(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::RespondActivityTaskFailedByIdResponse::default(),
+        ))
     }
 
     async fn respond_activity_task_canceled(
@@ -252,7 +355,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::RespondActivityTaskCanceledResponse> {
         let permit = self.admit("RespondActivityTaskCanceled", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.cancel_activity(&permit, request).await.map_err(status)?;
+        runtime
+            .cancel_activity(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::RespondActivityTaskCanceledResponse {}))
     }
 
@@ -260,10 +366,18 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskCanceledByIdRequest>,
     ) -> Answer<api::RespondActivityTaskCanceledByIdResponse> {
-        let permit = self.admit("RespondActivityTaskCanceledById", &request.get_ref().identity)?;
+        let permit = self.admit(
+            "RespondActivityTaskCanceledById",
+            &request.get_ref().identity,
+        )?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        runtime.cancel_activity_by_id(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::RespondActivityTaskCanceledByIdResponse {}))
+        runtime
+            .cancel_activity_by_id(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::RespondActivityTaskCanceledByIdResponse {},
+        ))
     }
 
     async fn record_activity_task_heartbeat(
@@ -272,7 +386,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::RecordActivityTaskHeartbeatResponse> {
         let permit = self.admit("RecordActivityTaskHeartbeat", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        let answer = runtime.heartbeat_activity(&permit, request).await.map_err(status)?;
+        let answer = runtime
+            .heartbeat_activity(&permit, request)
+            .await
+            .map_err(status)?;
         Ok(Response::new(api::RecordActivityTaskHeartbeatResponse {
             cancel_requested: answer.cancel_requested,
             ..Default::default()
@@ -283,13 +400,21 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RecordActivityTaskHeartbeatByIdRequest>,
     ) -> Answer<api::RecordActivityTaskHeartbeatByIdResponse> {
-        let permit = self.admit("RecordActivityTaskHeartbeatById", &request.get_ref().identity)?;
+        let permit = self.admit(
+            "RecordActivityTaskHeartbeatById",
+            &request.get_ref().identity,
+        )?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        let answer = runtime.heartbeat_activity_by_id(&permit, request).await.map_err(status)?;
-        Ok(Response::new(api::RecordActivityTaskHeartbeatByIdResponse {
-            cancel_requested: answer.cancel_requested,
-            ..Default::default()
-        }))
+        let answer = runtime
+            .heartbeat_activity_by_id(&permit, request)
+            .await
+            .map_err(status)?;
+        Ok(Response::new(
+            api::RecordActivityTaskHeartbeatByIdResponse {
+                cancel_requested: answer.cancel_requested,
+                ..Default::default()
+            },
+        ))
     }
 
     async fn shutdown_worker(
@@ -298,7 +423,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ShutdownWorkerResponse> {
         let permit = self.admit("ShutdownWorker", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        workers::shutdown(runtime, &permit, request).await.map(Response::new).map_err(status)
+        workers::shutdown(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn register_namespace(
@@ -307,7 +435,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::RegisterNamespaceResponse> {
         let permit = self.admit("RegisterNamespace", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        namespaces::register(runtime, &permit, request).await.map(Response::new).map_err(status)
+        namespaces::register(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn describe_namespace(
@@ -316,7 +447,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::DescribeNamespaceResponse> {
         let permit = self.admit("DescribeNamespace", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        namespaces::describe(runtime, &permit, request).await.map(Response::new).map_err(status)
+        namespaces::describe(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn list_namespaces(
@@ -325,7 +459,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ListNamespacesResponse> {
         let permit = self.admit("ListNamespaces", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        namespaces::list(runtime, &permit, request).await.map(Response::new).map_err(status)
+        namespaces::list(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn update_namespace(
@@ -334,7 +471,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::UpdateNamespaceResponse> {
         let permit = self.admit("UpdateNamespace", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        namespaces::update(runtime, &permit, request).await.map(Response::new).map_err(status)
+        namespaces::update(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn deprecate_namespace(
@@ -343,7 +483,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::DeprecateNamespaceResponse> {
         let permit = self.admit("DeprecateNamespace", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        namespaces::deprecate(runtime, &permit, request).await.map(Response::new).map_err(status)
+        namespaces::deprecate(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn list_workflow_executions(
@@ -352,7 +495,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ListWorkflowExecutionsResponse> {
         let permit = self.admit("ListWorkflowExecutions", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        visibility::list(runtime, &permit, request).await.map(Response::new).map_err(status)
+        visibility::list(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn scan_workflow_executions(
@@ -361,7 +507,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ScanWorkflowExecutionsResponse> {
         let permit = self.admit("ScanWorkflowExecutions", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        visibility::scan(runtime, &permit, request).await.map(Response::new).map_err(status)
+        visibility::scan(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn list_open_workflow_executions(
@@ -370,7 +519,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ListOpenWorkflowExecutionsResponse> {
         let permit = self.admit("ListOpenWorkflowExecutions", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        visibility::list_open(runtime, &permit, request).await.map(Response::new).map_err(status)
+        visibility::list_open(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn list_closed_workflow_executions(
@@ -379,7 +531,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ListClosedWorkflowExecutionsResponse> {
         let permit = self.admit("ListClosedWorkflowExecutions", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        visibility::list_closed(runtime, &permit, request).await.map(Response::new).map_err(status)
+        visibility::list_closed(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn count_workflow_executions(
@@ -388,7 +543,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::CountWorkflowExecutionsResponse> {
         let permit = self.admit("CountWorkflowExecutions", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        visibility::count(runtime, &permit, request).await.map(Response::new).map_err(status)
+        visibility::count(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn get_search_attributes(
@@ -397,7 +555,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::GetSearchAttributesResponse> {
         let permit = self.admit("GetSearchAttributes", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        visibility::search_attributes(runtime, &permit, request).await.map(Response::new).map_err(status)
+        visibility::search_attributes(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn describe_task_queue(
@@ -406,7 +567,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::DescribeTaskQueueResponse> {
         let permit = self.admit("DescribeTaskQueue", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        task_queues::describe(runtime, &permit, request).await.map(Response::new).map_err(status)
+        task_queues::describe(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn list_task_queue_partitions(
@@ -415,7 +579,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ListTaskQueuePartitionsResponse> {
         let permit = self.admit("ListTaskQueuePartitions", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        task_queues::partitions(runtime, &permit, request).await.map(Response::new).map_err(status)
+        task_queues::partitions(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn record_worker_heartbeat(
@@ -424,7 +591,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::RecordWorkerHeartbeatResponse> {
         let permit = self.admit("RecordWorkerHeartbeat", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        workers::heartbeat(runtime, &permit, &self.workers, request).await.map(Response::new).map_err(status)
+        workers::heartbeat(runtime, &permit, &self.workers, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn list_workers(
@@ -433,7 +603,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::ListWorkersResponse> {
         let permit = self.admit("ListWorkers", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        workers::list(runtime, &permit, &self.workers, request).await.map(Response::new).map_err(status)
+        workers::list(runtime, &permit, &self.workers, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn describe_worker(
@@ -442,7 +615,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::DescribeWorkerResponse> {
         let permit = self.admit("DescribeWorker", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        workers::describe(runtime, &permit, &self.workers, request).await.map(Response::new).map_err(status)
+        workers::describe(runtime, &permit, &self.workers, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn get_system_info(
@@ -451,7 +627,10 @@ impl WorkflowService for Service {
     ) -> Answer<api::GetSystemInfoResponse> {
         let permit = self.admit("GetSystemInfo", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        system::system_info(runtime, &permit, request).await.map(Response::new).map_err(status)
+        system::system_info(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 
     async fn get_cluster_info(
@@ -460,6 +639,9 @@ impl WorkflowService for Service {
     ) -> Answer<api::GetClusterInfoResponse> {
         let permit = self.admit("GetClusterInfo", "")?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        system::cluster_info(runtime, &permit, request).await.map(Response::new).map_err(status)
+        system::cluster_info(runtime, &permit, request)
+            .await
+            .map(Response::new)
+            .map_err(status)
     }
 }

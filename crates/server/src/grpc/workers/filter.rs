@@ -22,8 +22,16 @@ pub(super) struct WorkerFilter(Option<Condition>);
 enum Condition {
     All(Vec<Condition>),
     Any(Vec<Condition>),
-    Text { field: TextField, test: TextTest, negated: bool },
-    Time { field: TimeField, test: TimeTest, negated: bool },
+    Text {
+        field: TextField,
+        test: TextTest,
+        negated: bool,
+    },
+    Time {
+        field: TimeField,
+        test: TimeTest,
+        negated: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +73,11 @@ impl WorkerFilter {
         if text.trim().is_empty() {
             return Ok(Self(None));
         }
-        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
+        let mut parser = Parser {
+            tokens: tokens(text)?,
+            at: 0,
+            depth: 0,
+        };
         let condition = parser.any()?;
         match parser.next() {
             None => Ok(Self(Some(condition))),
@@ -75,7 +87,9 @@ impl WorkerFilter {
 
     /// Whether it takes a worker.
     pub(super) fn matches(&self, worker: &WorkerHeartbeat) -> bool {
-        self.0.as_ref().is_none_or(|condition| condition.matches(worker))
+        self.0
+            .as_ref()
+            .is_none_or(|condition| condition.matches(worker))
     }
 }
 
@@ -84,7 +98,11 @@ impl Condition {
         match self {
             Self::All(conditions) => conditions.iter().all(|condition| condition.matches(worker)),
             Self::Any(conditions) => conditions.iter().any(|condition| condition.matches(worker)),
-            Self::Text { field, test, negated } => {
+            Self::Text {
+                field,
+                test,
+                negated,
+            } => {
                 let value = field.of(worker);
                 let passed = match test {
                     TextTest::Equals(wanted) => value == *wanted,
@@ -93,7 +111,11 @@ impl Condition {
                 };
                 passed != *negated
             }
-            Self::Time { field, test, negated } => match (field.of(worker), test) {
+            Self::Time {
+                field,
+                test,
+                negated,
+            } => match (field.of(worker), test) {
                 (value, TimeTest::IsNull) => value.is_none() != *negated,
                 // A time that nobody knows is neither within nor without.
                 (None, TimeTest::Within(..)) => false,
@@ -111,14 +133,18 @@ impl TextField {
         match self {
             Self::WorkerInstanceKey => worker.worker_instance_key.clone(),
             Self::WorkerIdentity => worker.worker_identity.clone(),
-            Self::HostName => {
-                worker.host_info.as_ref().map(|host| host.host_name.clone()).unwrap_or_default()
-            }
+            Self::HostName => worker
+                .host_info
+                .as_ref()
+                .map(|host| host.host_name.clone())
+                .unwrap_or_default(),
             Self::TaskQueue => worker.task_queue.clone(),
-            Self::DeploymentName => {
-                version.map(|version| version.deployment_name.clone()).unwrap_or_default()
-            }
-            Self::BuildId => version.map(|version| version.build_id.clone()).unwrap_or_default(),
+            Self::DeploymentName => version
+                .map(|version| version.deployment_name.clone())
+                .unwrap_or_default(),
+            Self::BuildId => version
+                .map(|version| version.build_id.clone())
+                .unwrap_or_default(),
             Self::SdkName => worker.sdk_name.clone(),
             Self::SdkVersion => worker.sdk_version.clone(),
             Self::Status => short_name(worker.status().as_str_name(), "WORKER_STATUS_"),
@@ -218,7 +244,9 @@ fn quoted(text: &str, quote: char) -> Result<(Token, &str), String> {
 
 fn word_or_symbol(text: &str) -> Result<(Token, &str), String> {
     let is_part = |character: char| character.is_alphanumeric() || character == '_';
-    let length = text.find(|character| !is_part(character)).unwrap_or(text.len());
+    let length = text
+        .find(|character| !is_part(character))
+        .unwrap_or(text.len());
     if length > 0 {
         return Ok((Token::Name(text[..length].to_owned()), &text[length..]));
     }
@@ -277,11 +305,19 @@ impl Parser {
         match field {
             Field::Text(field) => {
                 let (test, negated) = self.text_test(&name)?;
-                Ok(Condition::Text { field, test, negated })
+                Ok(Condition::Text {
+                    field,
+                    test,
+                    negated,
+                })
             }
             Field::Time(field) => {
                 let (test, negated) = self.time_test(&name)?;
-                Ok(Condition::Time { field, test, negated })
+                Ok(Condition::Time {
+                    field,
+                    test,
+                    negated,
+                })
             }
         }
     }
@@ -361,7 +397,9 @@ impl Parser {
     fn value(&mut self, name: &str) -> Result<String, String> {
         match self.next() {
             Some(Token::Value(value)) => Ok(value),
-            Some(other) => Err(format!("invalid value for {name}: {other} is not in quotes")),
+            Some(other) => Err(format!(
+                "invalid value for {name}: {other} is not in quotes"
+            )),
             None => Err(format!("malformed query: a value for {name} is missing")),
         }
     }
@@ -413,7 +451,10 @@ mod tests {
             task_queue: "agents".into(),
             worker_identity: "it's me".into(),
             status: WorkerStatus::ShuttingDown as i32,
-            host_info: Some(WorkerHostInfo { host_name: "gpu-1".into(), ..Default::default() }),
+            host_info: Some(WorkerHostInfo {
+                host_name: "gpu-1".into(),
+                ..Default::default()
+            }),
             start_time: Some(timestamp(1_000_000_000)),
             ..WorkerHeartbeat::default()
         }
@@ -435,8 +476,14 @@ mod tests {
             ("STATUS = 'Running' or WorkerStatus != 'Running'", true),
             ("BuildId IS NULL and HostName IS NOT NULL", true),
             // AND goes before OR.
-            ("TaskQueue = 'agents' OR TaskQueue = 'x' AND HostName = 'x'", true),
-            ("(TaskQueue = 'agents' OR TaskQueue = 'x') AND HostName = 'x'", false),
+            (
+                "TaskQueue = 'agents' OR TaskQueue = 'x' AND HostName = 'x'",
+                true,
+            ),
+            (
+                "(TaskQueue = 'agents' OR TaskQueue = 'x') AND HostName = 'x'",
+                false,
+            ),
             ("StartTime = '1970-01-01T00:00:01Z'", true),
             ("StartTime <> '1970-01-01T00:00:01Z'", false),
             ("StartTime > '1970-01-01T00:00:01Z'", false),
@@ -444,13 +491,20 @@ mod tests {
             ("StartTime < '1970-01-01T00:00:01Z'", false),
             ("StartTime < '1970-01-01T00:00:01.000000001Z'", true),
             ("StartTime <= '1970-01-01T01:00:01+01:00'", true),
-            ("StartTime BETWEEN '1970-01-01T00:00:00Z' AND '1970-01-01T00:00:02Z'", true),
-            ("StartTime NOT BETWEEN '1970-01-01T00:00:00Z' AND '1970-01-01T00:00:02Z'", false),
+            (
+                "StartTime BETWEEN '1970-01-01T00:00:00Z' AND '1970-01-01T00:00:02Z'",
+                true,
+            ),
+            (
+                "StartTime NOT BETWEEN '1970-01-01T00:00:00Z' AND '1970-01-01T00:00:02Z'",
+                false,
+            ),
             ("HeartbeatTime IS NULL", true),
             ("HeartbeatTime != '1970-01-01T00:00:01Z'", false),
         ];
         for (text, taken) in table {
-            let filter = WorkerFilter::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let filter =
+                WorkerFilter::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(filter.matches(&worker()), taken, "{text}");
         }
     }
