@@ -42,6 +42,8 @@ pub struct ActivityClaim {
 
 /// How an attempt ended, as its worker says.
 #[derive(Clone, Debug)]
+// Made once per call and moved once: boxing would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 pub enum Outcome {
     /// With a result.
     Completed(Option<Payloads>),
@@ -607,7 +609,7 @@ impl Run {
                     && attempt.backoff > 0
                     && attempt.scheduled_time > offered_until;
                 let retry =
-                    backing_off.then(|| (attempt.scheduled_time, id, ActivityDeadline::Retry));
+                    backing_off.then_some((attempt.scheduled_time, id, ActivityDeadline::Retry));
                 let timeout = activity.deadline().map(|(at, due)| (at, id, due));
                 retry.into_iter().chain(timeout)
             })

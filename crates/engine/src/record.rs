@@ -75,6 +75,8 @@ pub struct Step {
 
 /// The kinds of changes.
 #[derive(Clone, PartialEq, prost::Oneof)]
+// Nearly all steps are events, which are small.
+#[allow(clippy::large_enum_variant)]
 pub enum StepKind {
     /// A new run begins: names it. Always the first step of the first record.
     #[prost(message, tag = "1")]

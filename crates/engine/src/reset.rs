@@ -489,6 +489,7 @@ mod tests {
         use ResetReapplyExcludeType as E;
         use ResetReapplyType as T;
         let everything = [E::Signal, E::Update, E::Nexus, E::CancelRequest];
+        #[allow(clippy::type_complexity)]
         let table: [(T, &[E], (bool, bool, bool)); 8] = [
             (T::Unspecified, &[], (true, true, true)),
             (T::AllEligible, &[], (true, true, true)),

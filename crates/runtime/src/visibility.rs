@@ -243,7 +243,7 @@ pub(crate) fn searchable(attributes: &SearchAttributes) -> Map<String, Value> {
             .metadata
             .get(TYPE_KEY)
             .and_then(|name| std::str::from_utf8(name).ok())
-            .and_then(|name| type_by_name(name));
+            .and_then(type_by_name);
         let value = match by_metadata {
             Some(value_type) => typed(value.clone(), value_type).unwrap_or(value),
             None => guess(value),

@@ -1,5 +1,6 @@
 //! Drives one run as a server and a worker would, and checks after every step that the records
 //! replay to the state that the run has.
+#![allow(clippy::unwrap_used)]
 
 // Each test binary uses its own part of this.
 #![allow(dead_code)]

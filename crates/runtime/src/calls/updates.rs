@@ -108,7 +108,7 @@ impl Runtime {
         deadline: Option<Duration>,
     ) -> Result<ExecuteMultiOperationResponse> {
         let (start, update) = split(request)?;
-        let wanted = wanted_stage(&update.wait_policy).map_err(|error| second(error))?;
+        let wanted = wanted_stage(&update.wait_policy).map_err(second)?;
         let sound = self.check_start(start).map_err(first)?;
         let request = self.check_update(update.request).map_err(second)?;
         let update_id = update_id(&request);
