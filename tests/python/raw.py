@@ -145,9 +145,7 @@ class Raw:
         return execution
 
     async def signal(self, name: str = "wake", **fields: Any) -> None:
-        await self.call(
-            "signal_workflow_execution", workflow_execution=self.execution(), signal_name=name, **fields
-        )
+        await self.call("signal_workflow_execution", workflow_execution=self.execution(), signal_name=name, **fields)
 
     async def poll_workflow_task(self, timeout: float = 20, **fields: Any) -> Any:
         fields.setdefault("task_queue", {"name": self.queue})
@@ -160,9 +158,7 @@ class Raw:
 
     async def answer(self, task: Any, *commands: Command | dict[str, Any], **fields: Any) -> Any:
         fields.setdefault("task_token", task.task_token)
-        return await self.call(
-            "respond_workflow_task_completed", identity="raw", commands=commands, **fields
-        )
+        return await self.call("respond_workflow_task_completed", identity="raw", commands=commands, **fields)
 
     async def completed(self) -> dict[str, str]:
         await self.answer(await self.workflow_task(), complete("done"))
@@ -244,9 +240,7 @@ class Raw:
         events: list[HistoryEvent] = []
         token = b""
         while True:
-            page = await self.call(
-                "get_workflow_execution_history", execution=self.execution(), next_page_token=token
-            )
+            page = await self.call("get_workflow_execution_history", execution=self.execution(), next_page_token=token)
             events += page.history.events
             token = page.next_page_token
             if not token:

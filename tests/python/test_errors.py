@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pytest
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
+from temporalio.service import RPCStatusCode as StatusCode
 from raw import NO_SUCH_RUN, Raw, command, complete, payload, payloads, refusal, seconds
 
 LONG = "x" * 1001
@@ -69,6 +70,7 @@ def retry(**fields):
     return {"initial_interval": seconds(1), "backoff_coefficient": 2, **fields}
 
 
+# fmt: off
 CASES = [
     # Starting a workflow.
     (NOTHING, "start: no namespace", "INVALID_ARGUMENT", None, lambda r, _: r.start(namespace="")),
@@ -322,6 +324,7 @@ CASES = [
     (NOTHING, "remove search attributes: unknown", "OK", None, lambda r, _: r.call("remove_search_attributes", search_attributes=["NoSuchAttribute"])),
     (NOTHING, "remove search attributes: the system's", "INVALID_ARGUMENT", None, lambda r, _: r.call("remove_search_attributes", search_attributes=["WorkflowId"])),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(
@@ -335,6 +338,70 @@ async def test_refused(raw, before, code, detail, call):
     assert (found.detail if found else None) == detail, str(found)
     if found:
         assert found.message, "a refusal says why"
+
+
+async def test_already_started_names_the_run(raw):
+    await raw.running()
+    found = await refusal(raw.start(request_id="another"))
+    assert (found.value.run_id, found.value.start_request_id) == (raw.run_id, f"start-{raw.unique}")
+
+
+async def test_an_unknown_namespace_is_named(raw):
+    found = await refusal(raw.start(namespace="no-such-namespace"))
+    assert found.value.namespace == "no-such-namespace"
+
+
+async def test_several_operations_say_which_one_failed(raw):
+    """The one that failed has its own code and detail, the other was given up."""
+    await raw.running()
+    fail = {"request_id": "another", "workflow_id_conflict_policy": "WORKFLOW_ID_CONFLICT_POLICY_FAIL"}
+    operations = [raw.start_operation(**fail), raw.update_operation()]
+    found = await refusal(raw.call("execute_multi_operation", operations=operations))
+    start, update = found.value.statuses
+    assert (StatusCode(start.code), StatusCode(update.code)) == (StatusCode.ALREADY_EXISTS, StatusCode.ABORTED)
+    [detail] = start.details
+    assert detail.type_url.endswith("errordetails.v1.WorkflowExecutionAlreadyStartedFailure")
+    [detail] = update.details
+    assert detail.type_url.endswith("failure.v1.MultiOperationExecutionAborted")
+
+
+async def test_a_result_that_is_too_large_fails_the_activity(raw):
+    task = await raw.activity_task(retry_policy=retry(maximum_attempts=5))
+    await raw.call("respond_activity_task_completed", task_token=task.task_token, result=BIG)
+    [failed] = [e for e in await raw.events() if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED]
+    failure = failed.activity_task_failed_event_attributes.failure
+    assert "limit" in failure.message
+    assert failure.HasField("server_failure_info") and failure.server_failure_info.non_retryable
+
+
+async def test_heartbeat_details_that_are_too_large_fail_the_activity(raw):
+    task = await raw.activity_task(retry_policy=retry(maximum_attempts=5))
+    answer = await raw.call("record_activity_task_heartbeat", task_token=task.task_token, details=BIG)
+    assert answer.cancel_requested
+    [failed] = [e for e in await raw.events() if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED]
+    failure = failed.activity_task_failed_event_attributes.failure
+    assert failure.HasField("server_failure_info") and failure.server_failure_info.non_retryable
+
+
+async def test_a_failure_that_is_too_large_is_cut(raw):
+    task = await raw.activity_task(retry_policy=retry(maximum_attempts=1))
+    await raw.call(
+        "respond_activity_task_failed",
+        task_token=task.task_token,
+        failure={"message": "x" * 2 * MEBIBYTE, "application_failure_info": {"type": "Refused"}},
+    )
+    [failed] = [e for e in await raw.events() if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED]
+    assert len(failed.activity_task_failed_event_attributes.failure.message) < 10_000
+
+
+async def test_a_bad_command_takes_nothing_of_its_task_along(raw):
+    """The timer before the bad command is not started, and the next attempt may start it."""
+    await refusal(raw.answer(await raw.workflow_task(), timer(), command("CANCEL_TIMER", timer_id="2")))
+    assert "TIMER_STARTED" not in await raw.event_types()
+    again = await raw.poll_workflow_task()
+    assert again.attempt == 2
+    await raw.answer(again, timer())
+    assert "TIMER_STARTED" in await raw.event_types()
 
 
 UNKNOWN_EVENT = 4711
@@ -371,6 +438,7 @@ def signal_external(**fields):
 
 
 # A row: the mistake, status code of the answer, cause in WORKFLOW_TASK_FAILED (None: no such event), commands.
+# fmt: off
 BAD_COMMANDS = [
     ("no attributes", "INVALID_ARGUMENT", "BAD_START_TIMER_ATTRIBUTES", lambda r: [command("START_TIMER")]),
     ("unspecified command", "INVALID_ARGUMENT", None, lambda r: [{"command_type": "COMMAND_TYPE_UNSPECIFIED"}]),
@@ -445,6 +513,7 @@ BAD_COMMANDS = [
     ("protocol message: no id", "INVALID_ARGUMENT", "BAD_UPDATE_WORKFLOW_EXECUTION_MESSAGE", lambda r: [command("PROTOCOL_MESSAGE", message_id="")]),
     ("protocol message: unknown", "INVALID_ARGUMENT", "BAD_UPDATE_WORKFLOW_EXECUTION_MESSAGE", lambda r: [command("PROTOCOL_MESSAGE", message_id="no-such-message")]),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,7 @@ async def signalled(raw: Raw, count: int) -> None:
 async def pages(raw: Raw, method: str, page_size: int) -> list[list[int]]:
     found, token = [], b""
     while True:
-        page = await raw.call(
-            method, execution=raw.execution(), maximum_page_size=page_size, next_page_token=token
-        )
+        page = await raw.call(method, execution=raw.execution(), maximum_page_size=page_size, next_page_token=token)
         found.append(ids(page))
         token = page.next_page_token
         if not token:
@@ -129,8 +127,7 @@ async def test_waiting_follows_a_workflow_to_its_end(raw):
 async def test_many_wait_for_the_same_end(raw):
     task = await raw.workflow_task()
     waiting = [
-        asyncio.create_task(history(raw, wait_new_event=True, history_event_filter_type=CLOSE_EVENT))
-        for _ in range(20)
+        asyncio.create_task(history(raw, wait_new_event=True, history_event_filter_type=CLOSE_EVENT)) for _ in range(20)
     ]
     await asyncio.sleep(0.3)
     assert not any(each.done() for each in waiting)

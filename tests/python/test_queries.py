@@ -219,9 +219,7 @@ async def test_a_query_rides_on_a_workflow_task_that_is_pending(raw):
     assert not task.HasField("query")
     [(key, asked_for)] = task.queries.items()
     assert asked_for.query_type == "q"
-    await raw.answer(
-        task, query_results={key: WorkflowQueryResult(result_type=ANSWERED, answer=payloads(7))}
-    )
+    await raw.answer(task, query_results={key: WorkflowQueryResult(result_type=ANSWERED, answer=payloads(7))})
     assert values((await asked).query_result) == [7]
 
 
@@ -262,7 +260,12 @@ async def test_a_failed_answer_reaches_the_caller_with_its_message(raw):
     asked = query(raw)
     task = await raw.poll_workflow_task()
     await answer_query(
-        raw, task, completed_type=FAILED, query_result=None, error_message="cannot say", failure={"message": "cannot say"}
+        raw,
+        task,
+        completed_type=FAILED,
+        query_result=None,
+        error_message="cannot say",
+        failure={"message": "cannot say"},
     )
     found = await refusal(asked)
     assert (found.code, found.detail) == ("INVALID_ARGUMENT", "QueryFailedFailure")

@@ -18,9 +18,7 @@ def raw(client, unique) -> Raw:
 
 
 async def describe(raw: Raw, kind: str, name: str | None = None, **fields):
-    return await raw.call(
-        "describe_task_queue", task_queue={"name": name or raw.queue}, task_queue_type=kind, **fields
-    )
+    return await raw.call("describe_task_queue", task_queue={"name": name or raw.queue}, task_queue_type=kind, **fields)
 
 
 async def identities(raw: Raw, kind: str) -> list[str]:
@@ -77,9 +75,7 @@ async def test_a_backlog_is_counted_and_goes(raw):
 
     await raw.running()
     await waiting(WORKFLOW, 1)
-    await raw.answer(
-        await raw.poll_workflow_task(), *[raw.activity(activity_id=str(number)) for number in range(3)]
-    )
+    await raw.answer(await raw.poll_workflow_task(), *[raw.activity(activity_id=str(number)) for number in range(3)])
     await waiting(WORKFLOW, 0)
     await waiting(ACTIVITY, 3)
     stats = (await describe(raw, ACTIVITY, report_stats=True)).stats

@@ -6,10 +6,11 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from google.protobuf.any_pb2 import Any
 from raw import Raw, command, complete, payloads, refusal, values
 from temporalio import workflow
+from temporalio.api.update.v1 import Acceptance, Outcome, Rejection, Request, Response
 from temporalio.client import (
-    RPCTimeoutOrCancelledError,
     WithStartWorkflowOperation,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -81,9 +82,7 @@ def raw(client, unique) -> Raw:
 
 
 def worker(raw: Raw) -> Worker:
-    return Worker(
-        raw.client, task_queue=raw.queue, workflows=[Account], workflow_runner=UnsandboxedWorkflowRunner()
-    )
+    return Worker(raw.client, task_queue=raw.queue, workflows=[Account], workflow_runner=UnsandboxedWorkflowRunner())
 
 
 async def account(raw: Raw):
@@ -91,9 +90,7 @@ async def account(raw: Raw):
 
 
 def with_start(raw: Raw, policy=WorkflowIDConflictPolicy.USE_EXISTING) -> WithStartWorkflowOperation:
-    return WithStartWorkflowOperation(
-        Account.run, id=raw.id, task_queue=raw.queue, id_conflict_policy=policy
-    )
+    return WithStartWorkflowOperation(Account.run, id=raw.id, task_queue=raw.queue, id_conflict_policy=policy)
 
 
 async def test_accepted_and_completed(raw):
@@ -158,9 +155,7 @@ async def test_another_client_polls_by_id(raw):
 async def test_one_id_is_handled_once(raw):
     async with worker(raw):
         handle = await account(raw)
-        answers = await asyncio.gather(
-            *[handle.execute_update(Account.deposit, 5, id="once") for _ in range(5)]
-        )
+        answers = await asyncio.gather(*[handle.execute_update(Account.deposit, 5, id="once") for _ in range(5)])
         assert answers == [5] * 5
         assert await handle.execute_update(Account.deposit, 5, id="once") == 5
         assert await handle.query(Account.count) == 1
@@ -253,18 +248,13 @@ async def test_with_start_is_started_even_if_the_update_is_rejected(raw):
     async with worker(raw):
         operation = with_start(raw)
         with pytest.raises(WorkflowUpdateFailedError):
-            await raw.client.execute_update_with_start_workflow(
-                Account.deposit, -1, start_workflow_operation=operation
-            )
+            await raw.client.execute_update_with_start_workflow(Account.deposit, -1, start_workflow_operation=operation)
         handle = await operation.workflow_handle()
         assert await handle.query(Account.count) == 0
 
 
 def response(task, kind: str, **fields) -> dict:
     """A message of the update protocol in answer to the request that came with the task."""
-    from google.protobuf.any_pb2 import Any
-    from temporalio.api.update.v1 import Acceptance, Outcome, Rejection, Request, Response
-
     [request] = task.messages
     asked = Request()
     assert request.body.Unpack(asked)
@@ -288,7 +278,11 @@ def response(task, kind: str, **fields) -> dict:
         )
     else:
         body.Pack(Response(meta=asked.meta, outcome=Outcome(success=payloads("done"))))
-    return {"id": f"{request.protocol_instance_id}/{kind}", "protocol_instance_id": request.protocol_instance_id, "body": body}
+    return {
+        "id": f"{request.protocol_instance_id}/{kind}",
+        "protocol_instance_id": request.protocol_instance_id,
+        "body": body,
+    }
 
 
 def protocol(message: dict):
@@ -310,8 +304,6 @@ async def test_the_request_comes_with_the_workflow_task(raw):
             "input": {"name": "deposit", "args": payloads(1, "two")},
         },
     )
-    from temporalio.api.update.v1 import Request
-
     [message] = task.messages
     request = Request()
     assert message.body.Unpack(request)

@@ -25,6 +25,7 @@ ATTRIBUTES = {
 FIRST, SECOND, THIRD = "2024-01-01T00:00:00Z", "2024-06-01T12:00:00.5Z", "2025-01-01T00:00:00+02:00"
 
 # name: how it ends, and its search attributes.
+# fmt: off
 POPULATION = {
     "ada": ("running", {"SeatText": "the quick brown fox", "SeatKeyword": "red", "SeatInt": 1, "SeatDouble": 1.5, "SeatBool": True, "SeatTime": FIRST, "SeatWords": ["a", "b"]}),
     "ben": ("completed", {"SeatText": "a lazy dog", "SeatKeyword": "redder", "SeatInt": 2, "SeatDouble": -2.5, "SeatBool": False, "SeatTime": SECOND, "SeatWords": ["b"]}),
@@ -33,6 +34,7 @@ POPULATION = {
     "eve": ("terminated", {"SeatKeyword": "under_score"}),
     "fay": ("continued", {}),
 }
+# fmt: on
 EVERYONE = "ada ben cyd dee eve fay"
 
 
@@ -303,7 +305,9 @@ async def test_what_a_row_holds(population):
     assert row.history_size_bytes > 0
     assert row.root_execution.workflow_id == raw.id
     assert not row.HasField("parent_execution")
-    stored = {name: (value.data, value.metadata["type"]) for name, value in row.search_attributes.indexed_fields.items()}
+    stored = {
+        name: (value.data, value.metadata["type"]) for name, value in row.search_attributes.indexed_fields.items()
+    }
     assert stored["SeatKeyword"] == (b'"redder"', b"Keyword")
     assert stored["SeatInt"] == (b"2", b"Int")
     assert stored["SeatDouble"] == (b"-2.5", b"Double")
@@ -324,7 +328,11 @@ async def test_open_and_closed_lists(population):
     by_id = {"execution_filter": {"workflow_id": f"eve-{population.unique}"}, "start_time_filter": window}
     closed = await population.raw.call("list_closed_workflow_executions", **by_id)
     assert [each.execution.workflow_id.split("-")[0] for each in closed.executions] == ["eve"]
-    by_status = {"status_filter": {"status": "WORKFLOW_EXECUTION_STATUS_FAILED"}, "start_time_filter": window, "maximum_page_size": 1000}
+    by_status = {
+        "status_filter": {"status": "WORKFLOW_EXECUTION_STATUS_FAILED"},
+        "start_time_filter": window,
+        "maximum_page_size": 1000,
+    }
     closed = await population.raw.call("list_closed_workflow_executions", **by_status)
     assert f"cyd-{population.unique}" in [each.execution.workflow_id for each in closed.executions]
     assert f"ben-{population.unique}" not in [each.execution.workflow_id for each in closed.executions]
@@ -338,7 +346,11 @@ async def test_a_start_and_a_close_are_visible_at_once(client, unique):
         return [each.status for each in answer.executions]
 
     async def open_ones():
-        return (await raw.call("count_workflow_executions", query=f"TaskQueue = '{raw.queue}' AND ExecutionStatus = 'Running'")).count
+        return (
+            await raw.call(
+                "count_workflow_executions", query=f"TaskQueue = '{raw.queue}' AND ExecutionStatus = 'Running'"
+            )
+        ).count
 
     assert await statuses() == []
     for round_ in range(5):

@@ -474,7 +474,7 @@ fn check_sequence(commands: &[Command]) -> Result<()> {
 }
 
 /// The type of the command that attributes belong to.
-fn type_of(attributes: &C) -> CommandType {
+pub fn type_of(attributes: &C) -> CommandType {
     use CommandType as T;
     match attributes {
         C::ScheduleActivityTaskCommandAttributes(_) => T::ScheduleActivityTask,

@@ -1340,6 +1340,10 @@ fn describe_shows_what_is_pending() {
         child_command("child").into_command(),
         C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
             activity_id: "tool".into(),
+            task_queue: Some(steadfast_engine::proto::taskqueue::TaskQueue {
+                name: "tools".into(),
+                ..Default::default()
+            }),
             activity_type: Some(ActivityType {
                 name: "Tool".into(),
             }),
@@ -1445,6 +1449,10 @@ fn describe_shows_an_activity_that_is_tried_again() {
     run.command(vec![C::ScheduleActivityTaskCommandAttributes(
         ScheduleActivityTaskCommandAttributes {
             activity_id: "tool".into(),
+            task_queue: Some(steadfast_engine::proto::taskqueue::TaskQueue {
+                name: "tools".into(),
+                ..Default::default()
+            }),
             activity_type: Some(ActivityType {
                 name: "Tool".into(),
             }),

@@ -107,6 +107,10 @@ fn signal(driver: &mut Driver, name: &str) {
 fn activity(id: &str) -> C {
     C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
         activity_id: id.into(),
+        task_queue: Some(steadfast_engine::proto::taskqueue::TaskQueue {
+            name: "tools".into(),
+            ..Default::default()
+        }),
         activity_type: Some(ActivityType {
             name: "work".into(),
         }),

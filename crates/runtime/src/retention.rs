@@ -38,7 +38,7 @@ impl Runtime {
                 .store
                 .expired_runs(crate::clock::now(), BATCH)
                 .await?;
-            self.delete_runs(&expired).await?;
+            self.delete_runs(&expired, false).await?;
             if expired.len() < BATCH {
                 break;
             }
@@ -58,14 +58,19 @@ impl Runtime {
             if runs.is_empty() {
                 return self.namespaces().remove(&*self.0.store, id).await;
             }
-            self.delete_runs(&runs).await?;
+            self.delete_runs(&runs, true).await?;
         }
     }
 
-    async fn delete_runs(&self, runs: &[RunRef]) -> Result<()> {
+    /// Deletes runs; with `running`, those that still run are terminated first.
+    async fn delete_runs(&self, runs: &[RunRef], running: bool) -> Result<()> {
         let permit = Permit::internal("retention");
         for run in runs {
             let key = WorkflowKey::new(run.namespace_id.clone(), run.workflow_id.clone());
+            if running {
+                self.terminate_for_deletion(&permit, &key, &run.run_id)
+                    .await?;
+            }
             match self.delete_run(&permit, &key, &run.run_id).await {
                 Ok(()) => {}
                 Err(crate::RuntimeError::Engine(steadfast_engine::Error::NotFound(_))) => {}

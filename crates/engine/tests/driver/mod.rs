@@ -1,7 +1,6 @@
 //! Drives one run as a server and a worker would, and checks after every step that the records
 //! replay to the state that the run has.
 #![allow(clippy::unwrap_used)]
-
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
@@ -9,7 +8,7 @@ use prost::{Message, Name};
 use steadfast_engine::commands::Completion;
 use steadfast_engine::proto::command::{Command, ProtocolMessageCommandAttributes, command};
 use steadfast_engine::proto::common::{Payload, Payloads, WorkflowType};
-use steadfast_engine::proto::enums::{CommandType, EventType};
+use steadfast_engine::proto::enums::EventType;
 use steadfast_engine::proto::history::{
     HistoryEvent, WorkflowExecutionStartedEventAttributes, history_event::Attributes,
 };
@@ -43,7 +42,8 @@ pub struct OneNamespace;
 
 impl Namespaces for OneNamespace {
     fn id(&self, name: &str) -> Option<String> {
-        (name == "default").then(|| "namespace-id".to_owned())
+        matches!(name, "default" | "other")
+            .then(|| format!("{}-id", if name == "default" { "namespace" } else { name }))
     }
 }
 
@@ -253,7 +253,7 @@ pub fn commands(
     let commands = attributes
         .into_iter()
         .map(|attributes| Command {
-            command_type: CommandType::Unspecified as i32,
+            command_type: steadfast_engine::commands::type_of(&attributes) as i32,
             attributes: Some(attributes),
             ..Default::default()
         })

@@ -102,18 +102,27 @@ impl Runtime {
         request: DeleteWorkflowExecutionRequest,
     ) -> Result<()> {
         let (key, run_id) = self.target(&request.namespace, &request.workflow_execution)?;
-        let run_id = self
-            .transact(permit, &key, &run_id, |workflow, cx| {
-                let live = workflow.named_live(&run_id)?;
-                if live.run.state.is_running() {
-                    let reason = "Delete workflow execution".to_owned();
-                    live.run
-                        .terminate(cx, reason, None, "steadfast".into(), Vec::new())?;
-                }
-                Ok(live.run.state.run_id.clone())
-            })
-            .await?;
+        let run_id = self.terminate_for_deletion(permit, &key, &run_id).await?;
         self.delete_run(permit, &key, &run_id).await
+    }
+
+    /// Terminates a run if it is running, because it is to be deleted. Returns its id.
+    pub(crate) async fn terminate_for_deletion(
+        &self,
+        permit: &Permit,
+        key: &WorkflowKey,
+        run_id: &str,
+    ) -> Result<String> {
+        self.transact(permit, key, run_id, |workflow, cx| {
+            let live = workflow.named_live(run_id)?;
+            if live.run.state.is_running() {
+                let reason = "Delete workflow execution".to_owned();
+                live.run
+                    .terminate(cx, reason, None, "steadfast".into(), Vec::new())?;
+            }
+            Ok(live.run.state.run_id.clone())
+        })
+        .await
     }
 
     /// Deletes a closed run and all that belongs to it.

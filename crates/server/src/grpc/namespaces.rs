@@ -21,7 +21,13 @@ use temporalio_protos::temporal::api::replication::v1::{
     ClusterReplicationConfig, NamespaceReplicationConfig,
 };
 
+use tokio::sync::Mutex;
+
 use super::system::CLUSTER;
+
+/// Held while namespaces are read, changed and written: of two changes at once none is lost, and a
+/// name is given only once.
+pub(super) static CHANGES: Mutex<()> = Mutex::const_new(());
 
 /// Shortest retention.
 const MIN_RETENTION: i64 = 3600 * SECOND;
@@ -46,6 +52,7 @@ pub(crate) async fn register(
         retention,
         ..Namespace::new(&request.namespace)
     };
+    let _changes = CHANGES.lock().await;
     runtime
         .namespaces()
         .register(&**runtime.store(), namespace)
@@ -58,9 +65,14 @@ pub(crate) async fn describe(
     _permit: &Permit,
     request: DescribeNamespaceRequest,
 ) -> Result<DescribeNamespaceResponse, RuntimeError> {
-    let namespace = match request.id.is_empty() {
-        true => runtime.namespaces().by_name(&request.namespace)?,
-        false => runtime.namespaces().by_id(&request.id)?,
+    let namespace = match (request.namespace.as_str(), request.id.as_str()) {
+        (name, "") => runtime.namespaces().by_name(name)?,
+        ("", id) => runtime.namespaces().by_id(id)?,
+        _ => {
+            return Err(RuntimeError::invalid(
+                "Both the name and the id are set on request.",
+            ));
+        }
     };
     Ok(description(runtime, &namespace))
 }
@@ -111,7 +123,9 @@ pub(crate) async fn update(
     _permit: &Permit,
     request: UpdateNamespaceRequest,
 ) -> Result<UpdateNamespaceResponse, RuntimeError> {
+    let _changes = CHANGES.lock().await;
     let mut namespace = (*runtime.namespaces().by_name(&request.namespace)?).clone();
+    check_not_deleted(&namespace)?;
     if request.promote_namespace || request.replication_config.is_some() {
         return Err(RuntimeError::invalid(
             "replication is not supported by this server",
@@ -125,9 +139,7 @@ pub(crate) async fn update(
             namespace.owner_email = info.owner_email;
         }
         namespace.data.extend(info.data);
-        if info.state != NamespaceState::Unspecified as i32 {
-            namespace.state = info.state;
-        }
+        namespace.state = next_state(namespace.state, info.state)?;
     }
     if let Some(config) = request.config
         && config.workflow_execution_retention_ttl.is_some()
@@ -153,13 +165,37 @@ pub(crate) async fn deprecate(
     _permit: &Permit,
     request: DeprecateNamespaceRequest,
 ) -> Result<DeprecateNamespaceResponse, RuntimeError> {
+    let _changes = CHANGES.lock().await;
     let mut namespace = (*runtime.namespaces().by_name(&request.namespace)?).clone();
+    check_not_deleted(&namespace)?;
     namespace.state = NamespaceState::Deprecated as i32;
     runtime
         .namespaces()
         .put(&**runtime.store(), namespace)
         .await?;
     Ok(DeprecateNamespaceResponse {})
+}
+
+/// The state after a change that asks for `asked`.
+fn next_state(current: i32, asked: i32) -> Result<i32, RuntimeError> {
+    if asked == NamespaceState::Unspecified as i32 || asked == current {
+        return Ok(current);
+    }
+    // Not Deleted: retention would delete its runs while its name still looks alive. Deleting has a
+    // call of its own.
+    match asked == NamespaceState::Deprecated as i32 {
+        true => Ok(asked),
+        false => Err(RuntimeError::invalid("Invalid namespace state update.")),
+    }
+}
+
+fn check_not_deleted(namespace: &Namespace) -> Result<(), RuntimeError> {
+    match namespace.state == NamespaceState::Deleted as i32 {
+        true => Err(RuntimeError::failed_precondition(
+            "Namespace has invalid state: Deleted. Must be Registered or Deprecated.",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn check_retention(retention: i64) -> Result<(), RuntimeError> {
@@ -212,5 +248,26 @@ fn description(runtime: &Runtime, namespace: &Namespace) -> DescribeNamespaceRes
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_deprecated_but_neither_deleted_nor_revived_by_an_update() {
+        use NamespaceState::{Deleted, Deprecated, Registered, Unspecified};
+        let next = |current: NamespaceState, asked: i32| next_state(current as i32, asked).ok();
+        assert_eq!(
+            next(Registered, Unspecified as i32),
+            Some(Registered as i32)
+        );
+        assert_eq!(next(Registered, Deprecated as i32), Some(Deprecated as i32));
+        assert_eq!(next(Deprecated, Deprecated as i32), Some(Deprecated as i32));
+        for asked in [Deleted as i32, 4, 99] {
+            assert_eq!(next(Registered, asked), None, "{asked}");
+        }
+        assert_eq!(next(Deprecated, Registered as i32), None);
     }
 }

@@ -14,7 +14,11 @@ use steadfast_runtime::calls::validate;
 use steadfast_runtime::{Permit, Runtime, RuntimeError};
 use steadfast_store::filter::{PREDEFINED_ATTRIBUTES, SYSTEM_ATTRIBUTES};
 
+use super::namespaces::CHANGES;
 use super::system::CLUSTER;
+
+/// No search attributes here, but fields of runs elsewhere: their names would mislead.
+const RESERVED: &[&str] = &["Memo", "MemoEncoding", "NamespaceId", "VisibilityTaskKey"];
 
 /// Most custom search attributes of a namespace: each has an index of its own.
 const MAX_ATTRIBUTES: usize = 100;
@@ -24,6 +28,7 @@ pub(crate) async fn add_search_attributes(
     _permit: &Permit,
     request: AddSearchAttributesRequest,
 ) -> Result<AddSearchAttributesResponse, RuntimeError> {
+    let _changes = CHANGES.lock().await;
     let mut namespace = (*runtime
         .namespaces()
         .by_name(or_default(&request.namespace))?)
@@ -82,6 +87,7 @@ pub(crate) async fn remove_search_attributes(
     _permit: &Permit,
     request: RemoveSearchAttributesRequest,
 ) -> Result<RemoveSearchAttributesResponse, RuntimeError> {
+    let _changes = CHANGES.lock().await;
     let mut namespace = (*runtime
         .namespaces()
         .by_name(or_default(&request.namespace))?)
@@ -126,6 +132,7 @@ pub(crate) async fn delete_namespace(
     _permit: &Permit,
     request: DeleteNamespaceRequest,
 ) -> Result<DeleteNamespaceResponse, RuntimeError> {
+    let _changes = CHANGES.lock().await;
     let found = match (
         request.namespace.is_empty(),
         request.namespace_id.is_empty(),
@@ -138,6 +145,11 @@ pub(crate) async fn delete_namespace(
             ));
         }
     };
+    if found.state == NamespaceState::Deleted as i32 {
+        return Ok(DeleteNamespaceResponse {
+            deleted_namespace: found.name.clone(),
+        });
+    }
     let mut namespace = (*found).clone();
     // The name is free at once; what belongs to the namespace is deleted in the background.
     namespace.name = format!(
@@ -186,6 +198,7 @@ fn is_reserved(name: &str) -> bool {
         .iter()
         .chain(PREDEFINED_ATTRIBUTES)
         .any(|(reserved, _)| *reserved == name)
+        || RESERVED.contains(&name)
         || name.starts_with("Temporal")
 }
 

@@ -3,6 +3,9 @@
 use prost::Message;
 use prost_types::Any;
 use steadfast_engine::Error as EngineError;
+use steadfast_engine::proto::enums::{
+    ResourceExhaustedCause as Cause, ResourceExhaustedScope as Scope,
+};
 use steadfast_engine::proto::errordetails;
 use steadfast_runtime::RuntimeError;
 use tonic::{Code, Status};
@@ -59,10 +62,7 @@ fn describe(error: &RuntimeError) -> (Code, Vec<Any>) {
         RuntimeError::Unavailable(_) => (Code::Unavailable, Vec::new()),
         RuntimeError::Full => (
             Code::ResourceExhausted,
-            detail(
-                "ResourceExhaustedFailure",
-                &errordetails::ResourceExhaustedFailure::default(),
-            ),
+            exhausted(Cause::PersistenceStorageLimit, Scope::System),
         ),
         RuntimeError::QueryFailed { failure, .. } => (
             Code::InvalidArgument,
@@ -113,10 +113,7 @@ fn describe_engine(error: &EngineError) -> (Code, Vec<Any>) {
         ),
         EngineError::ResourceExhausted(_) => (
             Code::ResourceExhausted,
-            detail(
-                "ResourceExhaustedFailure",
-                &errordetails::ResourceExhaustedFailure::default(),
-            ),
+            exhausted(Cause::ConcurrentLimit, Scope::Namespace),
         ),
         EngineError::Corrupt(_) => (Code::Internal, Vec::new()),
     }
@@ -153,6 +150,16 @@ fn describe_multi(errors: &[Option<RuntimeError>]) -> (Code, Vec<Any>) {
         .map_or(Code::Internal, |error| describe(error).0);
     let failure = errordetails::MultiOperationExecutionFailure { statuses };
     (code, detail("MultiOperationExecutionFailure", &failure))
+}
+
+fn exhausted(cause: Cause, scope: Scope) -> Vec<Any> {
+    detail(
+        "ResourceExhaustedFailure",
+        &errordetails::ResourceExhaustedFailure {
+            cause: cause as i32,
+            scope: scope as i32,
+        },
+    )
 }
 
 fn detail(name: &str, message: &impl Message) -> Vec<Any> {
@@ -218,6 +225,12 @@ mod tests {
             decode(&status).details[0].value.as_slice(),
         )
         .expect("decodes");
+        let aborted = &failure.statuses[1].details[0].type_url;
+        // Unlike the other details it is not in the package `errordetails`.
+        assert_eq!(
+            aborted,
+            "type.googleapis.com/temporal.api.failure.v1.MultiOperationExecutionAborted"
+        );
         let codes: Vec<i32> = failure.statuses.iter().map(|status| status.code).collect();
         assert_eq!(codes, [Code::AlreadyExists as i32, Code::Aborted as i32]);
     }

@@ -14,6 +14,9 @@ use steadfast_runtime::calls::validate;
 use steadfast_runtime::matching::{PollerView, QueueKey, QueueKind, QueueView};
 use steadfast_runtime::{Permit, Runtime, RuntimeError};
 
+/// What pollers without a limit are shown with.
+const UNLIMITED: f64 = 100_000.0;
+
 pub(crate) async fn describe(
     runtime: &Runtime,
     _permit: &Permit,
@@ -35,7 +38,7 @@ pub(crate) async fn describe(
         name: name.to_owned(),
         kind,
     };
-    let view = runtime.queue_view(&queue);
+    let view = whole_view(runtime, &queue).await?;
     let stats = stats(&view);
     Ok(DescribeTaskQueueResponse {
         task_queue_status: request.include_task_queue_status.then(|| TaskQueueStatus {
@@ -44,7 +47,7 @@ pub(crate) async fn describe(
                 .pollers
                 .iter()
                 .filter_map(|poller| poller.rate)
-                .fold(f64::NAN, f64::min),
+                .fold(UNLIMITED, f64::min),
             task_id_block: Some(TaskIdBlock::default()),
             ..Default::default()
         }),
@@ -74,6 +77,28 @@ pub(crate) async fn partitions(
     })
 }
 
+/// A queue with what waits in the store: memory has only the beginning of a long one.
+async fn whole_view(runtime: &Runtime, queue: &QueueKey) -> Result<QueueView, RuntimeError> {
+    let mut view = runtime.queue_view(queue);
+    if !view.overflow {
+        return Ok(view);
+    }
+    for (namespace_id, kind, name, tasks, oldest) in runtime.store().pending_queues().await? {
+        if namespace_id == queue.namespace_id && kind == queue.kind.number() && name == queue.name {
+            let age = steadfast_runtime::clock::now()
+                .saturating_sub(oldest)
+                .max(0);
+            view.backlog = view
+                .backlog
+                .max(usize::try_from(tasks).unwrap_or(usize::MAX));
+            view.backlog_age = view
+                .backlog_age
+                .max(Duration::from_nanos(age.unsigned_abs()));
+        }
+    }
+    Ok(view)
+}
+
 fn stats(view: &QueueView) -> TaskQueueStats {
     TaskQueueStats {
         approximate_backlog_count: i64::try_from(view.backlog).unwrap_or(i64::MAX),
@@ -88,7 +113,7 @@ fn poller(view: PollerView) -> PollerInfo {
     PollerInfo {
         last_access_time: Some(ago(view.since_poll)),
         identity: view.identity,
-        rate_per_second: view.rate.unwrap_or(100_000.0),
+        rate_per_second: view.rate.unwrap_or(UNLIMITED),
         ..Default::default()
     }
 }

@@ -64,7 +64,7 @@ pub(crate) async fn list_open(
     use list_open_workflow_executions_request::Filters;
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let mut terms = vec!["ExecutionStatus = 'Running'".to_owned()];
-    terms.extend(time_terms("StartTime", request.start_time_filter));
+    terms.extend(time_terms("StartTime", request.start_time_filter)?);
     match request.filters {
         Some(Filters::ExecutionFilter(filter)) => {
             terms.extend(execution_terms(&filter.workflow_id, &filter.run_id));
@@ -96,7 +96,7 @@ pub(crate) async fn list_closed(
     use list_closed_workflow_executions_request::Filters;
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let mut terms = vec!["ExecutionStatus != 'Running'".to_owned()];
-    terms.extend(time_terms("CloseTime", request.start_time_filter));
+    terms.extend(time_terms("CloseTime", request.start_time_filter)?);
     match request.filters {
         Some(Filters::ExecutionFilter(filter)) => {
             terms.extend(execution_terms(&filter.workflow_id, &filter.run_id));
@@ -105,7 +105,15 @@ pub(crate) async fn list_closed(
             terms.push(format!("WorkflowType = {}", quote(&filter.name)))
         }
         Some(Filters::StatusFilter(filter)) => {
-            terms.push(format!("ExecutionStatus = {}", filter.status))
+            if matches!(
+                filter.status(),
+                WorkflowExecutionStatus::Unspecified | WorkflowExecutionStatus::Running
+            ) {
+                return Err(RuntimeError::invalid(
+                    "StatusFilter must be specified and must be not Running.",
+                ));
+            }
+            terms.push(format!("ExecutionStatus = {}", filter.status));
         }
         None => {}
     }
@@ -170,25 +178,29 @@ fn status_payload(status: i32) -> Payload {
     }
 }
 
-fn time_terms(attribute: &str, filter: Option<StartTimeFilter>) -> Vec<String> {
-    let Some(filter) = filter else {
-        return Vec::new();
+/// The first second of the year 1, which Go sends for no time.
+const GO_ZERO_TIME: i64 = -62_135_596_800;
+
+fn time_terms(
+    attribute: &str,
+    filter: Option<StartTimeFilter>,
+) -> Result<Vec<String>, RuntimeError> {
+    let filter = filter.unwrap_or_default();
+    let set = |time: Option<prost_types::Timestamp>| {
+        let time = time.filter(|time| (time.seconds, time.nanos) != (GO_ZERO_TIME, 0));
+        time.map(|time| steadfast_engine::time::time(&time))
     };
-    let term = |operator: &str, time: Option<prost_types::Timestamp>| {
-        time.map(|time| {
-            format!(
-                "{attribute} {operator} {}",
-                steadfast_engine::time::time(&time)
-            )
-        })
-    };
-    [
-        term(">=", filter.earliest_time),
-        term("<=", filter.latest_time),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let (earliest, latest) = (set(filter.earliest_time), set(filter.latest_time));
+    if let (Some(earliest), Some(latest)) = (earliest, latest)
+        && earliest > latest
+    {
+        return Err(RuntimeError::invalid(
+            "EarliestTime in StartTimeFilter should not be larger than LatestTime.",
+        ));
+    }
+    let from = earliest.map(|time| format!("{attribute} >= {time}"));
+    let to = latest.map(|time| format!("{attribute} <= {time}"));
+    Ok(from.into_iter().chain(to).collect())
 }
 
 fn execution_terms(workflow_id: &str, run_id: &str) -> Vec<String> {
@@ -200,7 +212,8 @@ fn execution_terms(workflow_id: &str, run_id: &str) -> Vec<String> {
 }
 
 fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    // In filters a backslash escapes what follows it.
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// The name of an enum's value as filters and search attributes have it: `CONTINUED_AS_NEW` is
@@ -218,7 +231,33 @@ pub(crate) fn short_name(name: &str, prefix: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use prost_types::Timestamp;
+    use steadfast_store::filter::{AttributeTypes, Filter};
+
     use super::*;
+
+    fn times(earliest: i64, latest: i64) -> Option<StartTimeFilter> {
+        let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
+        Some(StartTimeFilter {
+            earliest_time: time(earliest),
+            latest_time: time(latest),
+        })
+    }
+
+    #[test]
+    fn any_text_can_be_quoted() {
+        let parse = |text: &str| Filter::parse(text, &AttributeTypes::default());
+        let written = format!("WorkflowId = {}", quote(r"it's \"));
+        assert!(parse(&written).is_ok(), "{written}");
+        assert_eq!(parse(&written), parse(r#"WorkflowId = "it's \\""#));
+    }
+
+    #[test]
+    fn times_are_in_order_and_go_s_zero_is_none() {
+        assert!(time_terms("StartTime", times(2, 1)).is_err());
+        let terms = time_terms("StartTime", times(GO_ZERO_TIME, 1)).expect("one bound");
+        assert_eq!(terms, ["StartTime <= 1000000000"]);
+    }
 
     #[test]
     fn statuses_have_the_names_that_filters_use() {

@@ -81,6 +81,12 @@ impl WorkerRegistry {
         workers.forget_the_dead(now);
     }
 
+    fn forget(&self, namespace_id: &str, key: &str) {
+        self.workers
+            .lock()
+            .remove(&(namespace_id.to_owned(), key.to_owned()));
+    }
+
     fn get(&self, namespace_id: &str, key: &str, now: Instant) -> Option<WorkerHeartbeat> {
         let mut workers = self.workers.lock();
         workers.forget_the_dead(now);
@@ -197,9 +203,12 @@ pub(crate) async fn describe(
 pub(crate) async fn shutdown(
     runtime: &Runtime,
     permit: &Permit,
+    workers: &WorkerRegistry,
     request: ShutdownWorkerRequest,
 ) -> Result<ShutdownWorkerResponse, RuntimeError> {
+    let namespace = runtime.namespaces().by_name(&request.namespace)?;
     runtime.shutdown_worker(permit, &request)?;
+    workers.forget(&namespace.id, &request.worker_instance_key);
     Ok(ShutdownWorkerResponse {})
 }
 
@@ -298,6 +307,9 @@ mod tests {
         registry.record("n", good_bye, later);
         assert_eq!(keys(&registry, "", 9, later).0, "");
         assert!(registry.workers.lock().turns.is_empty());
+        registry.record("n", worker("b"), later);
+        registry.forget("n", "b");
+        assert_eq!(keys(&registry, "", 9, later).0, "");
     }
 
     #[test]

@@ -423,7 +423,7 @@ impl WorkflowService for Service {
     ) -> Answer<api::ShutdownWorkerResponse> {
         let permit = self.admit("ShutdownWorker", &request.get_ref().identity)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
-        workers::shutdown(runtime, &permit, request)
+        workers::shutdown(runtime, &permit, &self.workers, request)
             .await
             .map(Response::new)
             .map_err(status)
