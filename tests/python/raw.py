@@ -116,7 +116,9 @@ class Raw:
         request = getattr(package, f"{camel_case(method)}Request")
         if "namespace" in request.DESCRIPTOR.fields_by_name:
             fields.setdefault("namespace", self.namespace)
-        return await getattr(service, method)(request(**fields), timeout=timedelta(seconds=timeout))
+        # The Temporal server limits how often it looks things up.
+        retry = method.startswith(("list_", "count_", "scan_"))
+        return await getattr(service, method)(request(**fields), timeout=timedelta(seconds=timeout), retry=retry)
 
     def execution(self, **fields: Any) -> dict[str, str]:
         return {"workflow_id": self.id, "run_id": self.run_id, **fields}

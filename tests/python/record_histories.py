@@ -56,10 +56,6 @@ async def main() -> int:
     client = await Client.connect(options.address)
     HISTORIES.mkdir(exist_ok=True)
     results = [await record(client, name, options.runs) for name in options.names or SCENARIOS]
-    if not options.names:
-        for path in HISTORIES.glob("*.json"):
-            if path.stem not in SCENARIOS:
-                path.unlink()
     return 0 if all(results) else 1
 
 

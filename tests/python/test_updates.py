@@ -21,6 +21,8 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+# Seconds; an answer that only comes with the end of a long poll is too late.
+PROMPTLY = 5
 STAGE = "UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_"
 ACCEPTED, COMPLETED, ADMITTED = f"{STAGE}ACCEPTED", f"{STAGE}COMPLETED", f"{STAGE}ADMITTED"
 
@@ -109,7 +111,7 @@ async def test_a_rejected_update_leaves_no_trace(raw):
         await handle.execute_update(Account.deposit, 1)
         before = await raw.event_types()
         with pytest.raises(WorkflowUpdateFailedError) as error:
-            await handle.execute_update(Account.deposit, -1)
+            await asyncio.wait_for(handle.execute_update(Account.deposit, -1), PROMPTLY)
         assert "only positive amounts" in str(error.value.cause)
         assert await raw.event_types() == before
 
@@ -118,14 +120,14 @@ async def test_an_unknown_update_is_rejected(raw):
     async with worker(raw):
         handle = await account(raw)
         with pytest.raises(WorkflowUpdateFailedError):
-            await handle.execute_update("no_such_update")
+            await asyncio.wait_for(handle.execute_update("no_such_update"), PROMPTLY)
 
 
 async def test_a_failing_handler_fails_the_update_and_not_the_workflow(raw):
     async with worker(raw):
         handle = await account(raw)
         with pytest.raises(WorkflowUpdateFailedError) as error:
-            await handle.execute_update(Account.broken)
+            await asyncio.wait_for(handle.execute_update(Account.broken), PROMPTLY)
         assert isinstance(error.value.cause, ApplicationError)
         assert error.value.cause.type == "Refused"
         assert await handle.execute_update(Account.deposit, 1) == 1
@@ -312,7 +314,7 @@ async def test_the_request_comes_with_the_workflow_task(raw):
     assert values(request.input.args) == [1, "two"]
     accept, done = response(task, "accept"), response(task, "complete")
     await raw.answer(task, protocol(accept), protocol(done), messages=[accept, done])
-    answer = await pending
+    answer = await asyncio.wait_for(pending, PROMPTLY)
     assert answer.stage == 3
     assert values(answer.outcome.success) == ["done"]
     assert (answer.update_ref.update_id, answer.update_ref.workflow_execution.run_id) == ("u1", raw.run_id)
@@ -322,7 +324,7 @@ async def test_accepted_first_completed_in_a_later_task(raw):
     pending, task = await asked(raw, wait_policy={"lifecycle_stage": ACCEPTED})
     accept, done = response(task, "accept"), response(task, "complete")
     await raw.answer(task, protocol(accept), messages=[accept])
-    answer = await pending
+    answer = await asyncio.wait_for(pending, PROMPTLY)
     assert (answer.stage, answer.HasField("outcome")) == (2, False)
     reference = {"workflow_execution": raw.execution(), "update_id": "update"}
     at_once = await raw.call("poll_workflow_execution_update", update_ref=reference)
@@ -342,7 +344,7 @@ async def test_a_rejection_reaches_the_caller(raw):
     before = len(await raw.events())
     reject = response(task, "reject")
     await raw.answer(task, messages=[reject])
-    answer = await pending
+    answer = await asyncio.wait_for(pending, PROMPTLY)
     assert (answer.stage, answer.outcome.failure.message) == (3, "no")
     assert "WORKFLOW_EXECUTION_UPDATE_ACCEPTED" not in await raw.event_types()
     assert len(await raw.events()) <= before
@@ -351,7 +353,7 @@ async def test_a_rejection_reaches_the_caller(raw):
 async def test_an_update_that_the_task_ignores_is_rejected_for_it(raw):
     pending, task = await asked(raw)
     await raw.answer(task)
-    answer = await pending
+    answer = await asyncio.wait_for(pending, PROMPTLY)
     assert answer.stage == 3
     assert answer.outcome.failure.message
 
@@ -363,20 +365,20 @@ async def test_a_failed_workflow_task_keeps_the_update(raw):
     assert [m.protocol_instance_id for m in again.messages] == ["update"]
     accept, done = response(again, "accept"), response(again, "complete")
     await raw.answer(again, protocol(accept), protocol(done), messages=[accept, done])
-    assert values((await pending).outcome.success) == ["done"]
+    assert values((await asyncio.wait_for(pending, PROMPTLY)).outcome.success) == ["done"]
 
 
 async def test_a_workflow_that_completes_over_an_update_refuses_it(raw):
     pending, task = await asked(raw)
     await raw.answer(task, complete("done"))
-    found = await refusal(pending)
+    found = await refusal(asyncio.wait_for(pending, PROMPTLY))
     assert (found.code, found.detail) == ("NOT_FOUND", "NotFoundFailure")
 
 
 async def test_terminating_ends_the_wait(raw):
     pending, _ = await asked(raw)
     await raw.call("terminate_workflow_execution", workflow_execution=raw.execution())
-    found = await refusal(pending)
+    found = await refusal(asyncio.wait_for(pending, PROMPTLY))
     assert (found.code, found.detail) == ("NOT_FOUND", "NotFoundFailure")
 
 

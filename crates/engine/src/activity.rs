@@ -399,6 +399,10 @@ impl Run {
             scheduled_event_id: id,
             attempt: attempt.number,
             task_queue: activity.task_queue().to_owned(),
+            priority: crate::effect::priority_of(
+                activity.scheduled().priority.as_ref(),
+                self.state.priority.as_ref(),
+            ),
         })
     }
 

@@ -95,7 +95,11 @@ impl Run {
         };
         let or_start = |mine: Option<prost_types::Duration>,
                         of_start: &Option<prost_types::Duration>| {
-            if span(&mine) > 0 { mine } else { *of_start }
+            if span(&mine) > 0 {
+                mine
+            } else {
+                of_start.or(mine)
+            }
         };
         let run_timeout = or_start(command.workflow_run_timeout, &start.workflow_run_timeout);
         let task_timeout = or_start(command.workflow_task_timeout, &start.workflow_task_timeout);
@@ -123,7 +127,10 @@ impl Run {
                 .last_completion_result
                 .clone()
                 .or_else(|| start.last_completion_result.clone()),
-            retry_policy: command.retry_policy,
+            retry_policy: command.retry_policy.map(|mut policy| {
+                crate::backoff::default_retry_policy(&mut policy);
+                policy
+            }),
             cron_schedule: command.cron_schedule,
             memo: memo.clone(),
             search_attributes: search_attributes.clone(),

@@ -97,6 +97,7 @@ impl Run {
             execution_expiration_time: some_time(state.execution_expires),
             run_expiration_time: some_time(state.run_expires),
             cancel_requested: state.cancel_requested,
+            reset_run_id: state.reset_run_id.clone(),
             last_reset_time: some_time(state.start_time).filter(|_| was_reset),
             // A reset counts as a new start; when the history that it shares began is not known here.
             original_start_time: some_time(state.start_time).filter(|_| !was_reset),

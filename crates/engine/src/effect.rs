@@ -3,6 +3,7 @@
 //! Effects are never stored: they follow from the state ([`Run::outstanding`]), so after a restart
 //! they are simply asked for again.
 
+use crate::proto::common::Priority;
 use crate::run::Run;
 use crate::state::OutMessage;
 
@@ -17,6 +18,8 @@ pub enum Effect {
         scheduled_event_id: i64,
         /// The queue it waits in.
         task_queue: String,
+        /// 1 is served first, 5 last.
+        priority: i32,
         /// Whether that is a sticky queue.
         sticky: bool,
     },
@@ -30,6 +33,8 @@ pub enum Effect {
         attempt: i32,
         /// The queue it waits in.
         task_queue: String,
+        /// 1 is served first, 5 last.
+        priority: i32,
     },
     /// A message is to be delivered to another run.
     Message {
@@ -50,6 +55,22 @@ pub enum Effect {
         /// The run.
         run_id: String,
     },
+}
+
+/// The priority of what does not say.
+const DEFAULT_PRIORITY: i32 = 3;
+
+/// Lowest priority.
+const LOWEST_PRIORITY: i32 = 5;
+
+/// The place of a task among those of its queue: its own priority, else its workflow's.
+pub(crate) fn priority_of(own: Option<&Priority>, workflow: Option<&Priority>) -> i32 {
+    [own, workflow]
+        .into_iter()
+        .flatten()
+        .map(|priority| priority.priority_key)
+        .find(|key| *key > 0)
+        .map_or(DEFAULT_PRIORITY, |key| key.min(LOWEST_PRIORITY))
 }
 
 impl Run {

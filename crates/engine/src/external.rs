@@ -152,9 +152,11 @@ impl Run {
             workflow_id: command.workflow_id,
             run_id: command.run_id,
         };
+        // As the command has it: it names the workflow's own namespace, or none.
+        let namespace = command.namespace;
         let attributes = RequestCancelExternalWorkflowExecutionInitiatedEventAttributes {
             workflow_task_completed_event_id: completed_event_id,
-            namespace: cx.namespace.to_owned(),
+            namespace,
             namespace_id: self.state.namespace_id.clone(),
             workflow_execution: Some(execution.clone()),
             control: command.control,

@@ -68,7 +68,7 @@ pub struct Step {
     /// What kind.
     #[prost(
         oneof = "StepKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: Option<StepKind>,
 }
@@ -120,6 +120,9 @@ pub enum StepKind {
     /// The buffered event at this place is taken back: its place in history is never given.
     #[prost(uint64, tag = "14")]
     Unbuffer(u64),
+    /// The run was reset, and this run came of it.
+    #[prost(string, tag = "15")]
+    ResetTo(String),
 }
 
 /// Names a new run.

@@ -104,6 +104,11 @@ pub fn reset(cx: &mut Cx<'_>, base: &RunState, plan: ResetPlan) -> Result<Run> {
 }
 
 impl Run {
+    /// Notes which run came of a reset of this one.
+    pub fn note_reset(&mut self, run_id: &str) {
+        self.step(StepKind::ResetTo(run_id.to_owned()));
+    }
+
     /// Terminates the current run because another one is made from it or from one before it.
     pub fn terminate_for_reset(
         &mut self,

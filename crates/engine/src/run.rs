@@ -189,6 +189,7 @@ impl Run {
             },
             event_time: Some(timestamp(cx.now)),
             event_type: attributes.event_type() as i32,
+            task_id: task_id(self.state.next_event_id),
             attributes: Some(attributes),
             principal: Some(crate::proto::common::Principal {
                 r#type: cx.cause.authentication.clone(),
@@ -229,6 +230,7 @@ impl Run {
         let mut started = std::collections::HashMap::new();
         for (id, event) in (self.state.next_event_id..).zip(&mut events) {
             event.event_id = id;
+            event.task_id = task_id(id);
             wire_started_ids(event, &mut started);
         }
         let events = events
@@ -311,6 +313,7 @@ impl Run {
                 }
             }
             StepKind::HeartbeatSince(since) => self.state.heartbeat_since = *since,
+            StepKind::ResetTo(run_id) => self.state.reset_run_id.clone_from(run_id),
             StepKind::Unbuffer(index) => {
                 let index = *index as usize;
                 if index < self.state.buffered.len() {
@@ -470,6 +473,11 @@ impl Run {
             _ => {}
         }
     }
+}
+
+/// Clients know task ids as numbers that grow with the events.
+fn task_id(event_id: i64) -> i64 {
+    (1 << 20) + event_id
 }
 
 fn decode_event(bytes: &Bytes) -> Result<HistoryEvent> {

@@ -153,6 +153,9 @@ pub struct RunState {
     /// Run that this one was reset from.
     #[prost(string, tag = "48")]
     pub reset_from_run_id: String,
+    /// Run that came of the last reset of this one.
+    #[prost(string, tag = "50")]
+    pub reset_run_id: String,
     /// Updates that were ever accepted.
     #[prost(int64, tag = "49")]
     pub update_count: i64,

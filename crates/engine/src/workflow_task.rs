@@ -100,12 +100,22 @@ impl Run {
 
     /// A speculative task becomes an ordinary one as soon as anything is recorded beside it.
     pub(crate) fn make_speculative_task_real(&mut self, cx: &Cx<'_>) {
-        let Some(task) = self.speculative.take() else {
-            return;
-        };
+        if let Some(task) = self.speculative.take() {
+            // As the Temporal server writes it: who started it is named if it is completed.
+            self.write_speculative_task(
+                cx,
+                &WorkflowTask {
+                    identity: String::new(),
+                    ..task
+                },
+            );
+        }
+    }
+
+    fn write_speculative_task(&mut self, cx: &Cx<'_>, task: &WorkflowTask) {
         self.add_scheduled_event(cx, task.attempt);
         if task.started_event_id != 0 {
-            self.add_started_event(cx, &task);
+            self.add_started_event(cx, task);
         }
     }
 
@@ -120,6 +130,7 @@ impl Run {
             run_id: self.state.run_id.clone(),
             scheduled_event_id: task.scheduled_event_id,
             task_queue,
+            priority: crate::effect::priority_of(None, self.state.priority.as_ref()),
             sticky: task.sticky,
         })
     }
@@ -407,8 +418,8 @@ impl Run {
 
     /// Writes the scheduled and started events of a task that history does not have yet.
     fn write_task_into_history(&mut self, cx: &Cx<'_>, task: &WorkflowTask) {
-        if self.speculative.is_some() {
-            self.make_speculative_task_real(cx);
+        if self.speculative.take().is_some() {
+            self.write_speculative_task(cx, task);
         } else if !task.in_history {
             let attributes = self.scheduled_attributes(task.attempt, task.timeout, task.sticky);
             self.event_with(cx, attributes.into(), |event| {

@@ -1152,11 +1152,6 @@ fn which_commands_break_the_rules() {
             vec![in_namespace("other").into_command()],
             bad_child,
         ),
-        (
-            "no such namespace",
-            vec![in_namespace("nowhere").into_command()],
-            bad_child,
-        ),
         ("no id", child(|c| c.workflow_id.clear()), bad_child),
         ("no type", child(|c| c.workflow_type = None), bad_child),
         (
@@ -1521,4 +1516,18 @@ fn describe_shows_an_activity_that_is_tried_again() {
         ),
         (None, None)
     );
+}
+
+#[test]
+fn a_namespace_that_is_not_there_is_not_the_workflows_fault() {
+    let mut parent = Driver::start();
+    let task = parent.run.workflow_task().expect("started").clone();
+    let request = commands([StartChildWorkflowExecutionCommandAttributes {
+        namespace: "nowhere".into(),
+        ..child_command("child")
+    }
+    .into_command()]);
+    let refused = parent.respond(request);
+    assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
+    assert_eq!(parent.run.workflow_task(), Some(&task), "the task goes on");
 }

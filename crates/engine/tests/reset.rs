@@ -534,8 +534,8 @@ fn activities_are_offered_again_from_the_first_attempt() {
     assert!(!pending.is_started());
     assert_eq!(pending.scheduled_time, base.now);
     assert!(new.effects.iter().any(|effect| {
-        matches!(effect, Effect::ActivityTask { run_id, scheduled_event_id: 5, attempt: 1, task_queue }
-            if *run_id == new.run.state.run_id && task_queue == "queue")
+        matches!(effect, Effect::ActivityTask { run_id, scheduled_event_id: 5, attempt: 1, task_queue, .. }
+            if *run_id == new.run.state.run_id && task_queue == "tools")
     }));
 }
 

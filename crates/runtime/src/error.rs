@@ -18,6 +18,9 @@ pub enum RuntimeError {
     /// The caller's time is over; it may ask again.
     #[error("{0}")]
     DeadlineExceeded(String),
+    /// Nobody may do this.
+    #[error("{0}")]
+    PermissionDenied(String),
     /// It cannot be done at the moment; the caller may try again.
     #[error("{0}")]
     Unavailable(String),

@@ -73,13 +73,16 @@ impl Runtime {
         }
         let mut batch = ProjectionBatch::default();
         let mut taken = Vec::new();
-        for index in 0..self.0.shards.count() {
-            while let Some(of_workflow) = self.take_dirty(index, &mut batch) {
-                taken.push(of_workflow);
-                if batch.runs.len() >= BATCH_RUNS {
-                    batch.position = *self.0.projected.borrow();
-                    self.write(std::mem::take(&mut batch), std::mem::take(&mut taken))
-                        .await?;
+        // What changes from here on is for the next time: nothing is taken twice.
+        let mut keys = self.take_keys();
+        while let Some(key) = keys.pop() {
+            taken.extend(self.take(&key, &mut batch));
+            if batch.runs.len() >= BATCH_RUNS {
+                batch.position = *self.0.projected.borrow();
+                let written = self.write(std::mem::take(&mut batch), std::mem::take(&mut taken));
+                if let Err(error) = written.await {
+                    self.give_keys_back(keys);
+                    return Err(error);
                 }
             }
         }
@@ -101,17 +104,35 @@ impl Runtime {
             .any(|shard| !shard.lock().dirty.is_empty())
     }
 
-    /// Takes one changed workflow of a shard into the batch.
-    fn take_dirty(&self, index: usize, batch: &mut ProjectionBatch) -> Option<Taken> {
-        let mut shard = self.0.shards.at(index).lock();
-        loop {
-            let key = shard.dirty.pop()?;
-            let Some(workflow) = shard.ready(&key) else {
-                continue;
-            };
-            workflow.dirty = false;
-            return Some(self.take_workflow(&key, workflow, batch));
+    /// Takes the lists of what changed.
+    fn take_keys(&self) -> Vec<WorkflowKey> {
+        self.0
+            .shards
+            .iter()
+            .flat_map(|shard| std::mem::take(&mut shard.lock().dirty))
+            .collect()
+    }
+
+    /// Gives back what was not taken up, if it is still there.
+    fn give_keys_back(&self, keys: Vec<WorkflowKey>) {
+        for key in keys {
+            let mut shard = self.0.shards.of(key.slot()).lock();
+            if let Some((workflow, dirty)) = shard.ready_with_dirty(&key)
+                && workflow.dirty
+            {
+                dirty.push(key);
+            }
         }
+    }
+
+    /// Takes a changed workflow into the batch.
+    fn take(&self, key: &WorkflowKey, batch: &mut ProjectionBatch) -> Option<Taken> {
+        let mut shard = self.0.shards.of(key.slot()).lock();
+        let workflow = shard.ready(key)?;
+        if !std::mem::take(&mut workflow.dirty) {
+            return None;
+        }
+        Some(self.take_workflow(key, workflow, batch))
     }
 
     fn take_workflow(

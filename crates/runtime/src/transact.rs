@@ -285,6 +285,7 @@ impl Runtime {
                 run_id,
                 scheduled_event_id,
                 task_queue,
+                priority,
                 sticky,
             } => {
                 let mut queue = queue_key(key, &task_queue, QueueKind::Workflow);
@@ -300,13 +301,14 @@ impl Runtime {
                     scheduled_event_id,
                     attempt: 0,
                 };
-                self.offer(&queue, task, 3);
+                self.offer(&queue, task, priority);
             }
             Effect::ActivityTask {
                 run_id,
                 scheduled_event_id,
                 attempt,
                 task_queue,
+                priority,
             } => {
                 let queue = queue_key(key, &task_queue, QueueKind::Activity);
                 let task = Task {
@@ -315,7 +317,7 @@ impl Runtime {
                     scheduled_event_id,
                     attempt,
                 };
-                self.offer(&queue, task, 3);
+                self.offer(&queue, task, priority);
             }
             Effect::Message { run_id, message } => self.deliver(key.clone(), run_id, message),
             Effect::UpdateChanged { .. } | Effect::Closed { .. } => {}

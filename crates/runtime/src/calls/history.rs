@@ -79,7 +79,8 @@ impl Runtime {
                 (true, true) if request.wait_new_event => {
                     Ok(page(Vec::new(), Some(next_token(&run_id, first))))
                 }
-                (true, _) => self.last_event(&key, view).await,
+                (true, true) => Ok(page(Vec::new(), None)),
+                (true, false) => self.last_event(&key, view).await,
                 (false, _) => {
                     self.page(&key, view, token, request.wait_new_event, max_events)
                         .await

@@ -101,6 +101,10 @@ impl Runtime {
             let state = live.run.state.clone();
             let run = reset(cx, &state, plan)?;
             let new_run_id = run.state.run_id.clone();
+            workflow
+                .named_live(&base_run_id)?
+                .run
+                .note_reset(&new_run_id);
             cx.new_runs.push(run);
             Ok(Some(new_run_id))
         })

@@ -163,8 +163,17 @@ impl Runtime {
                     Ok((progress(live, update_id)?, live.watch()))
                 })
                 .await?;
-            if progress.stage >= wanted || Instant::now() >= until || self.is_stopping() {
+            if progress.stage >= wanted || self.is_stopping() {
                 return Ok(progress);
+            }
+            if Instant::now() >= until {
+                // A caller with less patience than a long poll has given up; others ask again.
+                return match deadline.is_some_and(|deadline| deadline <= LONG_POLL) {
+                    true => Err(RuntimeError::DeadlineExceeded(
+                        "the update did not get far enough in time".into(),
+                    )),
+                    false => Ok(progress),
+                };
             }
             self.wait_for_change(&mut changed, until).await;
         }
@@ -289,8 +298,8 @@ fn wanted_stage(policy: &Option<WaitPolicy>) -> Result<Stage> {
         .map_or(Stage::Unspecified, WaitPolicy::lifecycle_stage)
     {
         Stage::Unspecified => Ok(Stage::Accepted),
-        Stage::Admitted => Err(RuntimeError::failed_precondition(
-            "waiting for the stage UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_ADMITTED is not supported",
+        Stage::Admitted => Err(RuntimeError::PermissionDenied(
+            "waiting for the stage UPDATE_WORKFLOW_EXECUTION_LIFECYCLE_STAGE_ADMITTED is not supported".into(),
         )),
         stage => Ok(stage),
     }

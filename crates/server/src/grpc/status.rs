@@ -59,6 +59,7 @@ fn describe(error: &RuntimeError) -> (Code, Vec<Any>) {
             ),
         ),
         RuntimeError::DeadlineExceeded(_) => (Code::DeadlineExceeded, Vec::new()),
+        RuntimeError::PermissionDenied(_) => (Code::PermissionDenied, Vec::new()),
         RuntimeError::Unavailable(_) => (Code::Unavailable, Vec::new()),
         RuntimeError::Full => (
             Code::ResourceExhausted,
