@@ -86,7 +86,6 @@ def test_a_second_start(temporal: Temporal, queue: str, unique: str) -> None:
     start(temporal, queue, unique)
     more = ("workflow", "start", "--type", "Adding", "--task-queue", queue, "--workflow-id", unique)
     assert "already" in temporal.refused(*more, "--fail-existing").lower()
-    assert "already" in temporal.refused(*more, "--id-conflict-policy", "Fail").lower()
     temporal.text("workflow", "terminate", "--workflow-id", unique)
 
 
@@ -192,7 +191,7 @@ def test_list_and_count(temporal: Temporal, queue: str, unique: str) -> None:
 
 def test_delete(temporal: Temporal, queue: str, unique: str) -> None:
     start(temporal, queue, unique)
-    temporal.text("workflow", "delete", "--workflow-id", unique)
+    temporal.text("workflow", "delete", "--workflow-id", unique, "--yes")
 
     def gone() -> bool:
         return temporal.run("workflow", "describe", "--workflow-id", unique).returncode != 0

@@ -68,6 +68,7 @@ async def test_in_memory(unique: str) -> None:
 async def test_file_outlives_the_environment(tmp_path: Path, unique: str) -> None:
     for name in ("first", "second"):
         async with await WorkflowEnvironment.start_local(
+            search_attributes=[WORD],
             dev_server_existing_path=binary(),
             dev_server_database_filename=str(tmp_path / "steadfast.db"),
             dev_server_log_level="error",

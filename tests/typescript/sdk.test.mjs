@@ -96,11 +96,13 @@ describe('the SDK against a server that is running', { timeout: 120_000 }, () =>
     await handle.signal('add', 2);
     assert.equal(await handle.executeUpdate('addAndGet', { args: [3] }), 5);
     assert.equal(await handle.query('total'), 5);
+    const before = Date.now();
     await assert.rejects(handle.executeUpdate('addAndGet', { args: [-1] }), (error) => {
       assert.ok(error instanceof WorkflowUpdateFailedError, String(error));
       assert.equal(error.cause.message, 'only upwards');
       return true;
     });
+    assert.ok(Date.now() - before < 8_000, 'a rejection took a workflow task\'s timeout');
     const update = await handle.startUpdate('addAndGet', { args: [10], waitForStage: 'ACCEPTED' });
     assert.equal(await update.result(), 15);
     await handle.signal('finish');

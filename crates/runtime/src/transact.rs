@@ -144,6 +144,17 @@ impl Runtime {
             workflow.current_changed = true;
         }
         let effects = std::mem::take(&mut cx.effects);
+        // What happens to an update need not leave a record: a rejection does not.
+        for effect in &effects {
+            if let Effect::UpdateChanged { run_id, .. } = effect
+                && let Some(changed) = workflow
+                    .runs
+                    .get(run_id)
+                    .and_then(|live| live.changed.as_ref())
+            {
+                changed.send_modify(|changes| *changes += 1);
+            }
+        }
         let (reserved, effects) = self.match_waiting_pollers(key, workflow, &mut cx, effects);
         let mut changed = Vec::new();
         for live in workflow.runs.values_mut() {
@@ -171,7 +182,7 @@ impl Runtime {
                 if let Some(live) = workflow.runs.get_mut(run_id) {
                     live.seq = seq;
                     if let Some(changed) = &live.changed {
-                        changed.send_replace(seq);
+                        changed.send_modify(|changes| *changes += 1);
                     }
                 }
             }
