@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from conftest import Temporal
+from temporal_command import Temporal
 
 
 def eventually(check: Callable[[], Any], what: str, timeout: float = 20) -> Any:

@@ -13,7 +13,7 @@ use crate::proto::history::{
 use crate::proto::taskqueue::TaskQueue;
 use crate::run::{Cx, Run};
 use crate::start::StartRun;
-use crate::time::{Span, some_duration, span};
+use crate::time::{Span, duration, some_duration, span};
 
 /// A run that follows this one with the same input.
 pub(crate) struct Successor {
@@ -102,6 +102,7 @@ impl Run {
             }
         };
         let run_timeout = or_start(command.workflow_run_timeout, &start.workflow_run_timeout);
+        let run_timeout = Some(duration(span(&run_timeout)));
         let task_timeout = or_start(command.workflow_task_timeout, &start.workflow_task_timeout);
         // A run that continues at once, again and again, would keep a core busy for nothing.
         let lived = cx.now - self.state.start_time;

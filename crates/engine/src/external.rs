@@ -217,7 +217,7 @@ impl Run {
         let Some(initiated) = self.pending_cancel(initiated_event_id) else {
             return Ok(());
         };
-        let namespace = initiated.namespace.clone();
+        let namespace = cx.namespace.to_owned();
         let namespace_id = initiated.namespace_id.clone();
         let workflow_execution = initiated.workflow_execution.clone();
         let attributes = match outcome {

@@ -253,7 +253,9 @@ impl Run {
         task: &WorkflowTask,
         mut failed: WorkflowTaskFailedEventAttributes,
     ) {
-        self.make_speculative_task_real(cx);
+        if self.speculative.take().is_some() {
+            self.write_speculative_task(cx, task);
+        }
         if task.in_history || task.speculative {
             failed.scheduled_event_id = task.scheduled_event_id;
             failed.started_event_id = task.started_event_id;

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use steadfast_engine::proto::enums::TaskQueueType;
+use steadfast_engine::proto::enums::{DescribeTaskQueueMode, TaskQueueType};
 use steadfast_engine::proto::taskqueue::{
     PollerInfo, TaskIdBlock, TaskQueuePartitionMetadata, TaskQueueStats, TaskQueueStatus,
+    TaskQueueTypeInfo, TaskQueueVersionInfo,
 };
 use steadfast_engine::proto::workflowservice::{
     DescribeTaskQueueRequest, DescribeTaskQueueResponse, ListTaskQueuePartitionsRequest,
@@ -38,6 +39,9 @@ pub(crate) async fn describe(
         name: name.to_owned(),
         kind,
     };
+    if request.api_mode() == DescribeTaskQueueMode::Enhanced {
+        return describe_enhanced(runtime, &queue, &request).await;
+    }
     let view = whole_view(runtime, &queue).await?;
     let stats = stats(&view);
     Ok(DescribeTaskQueueResponse {
@@ -53,6 +57,46 @@ pub(crate) async fn describe(
         }),
         stats: request.report_stats.then_some(stats),
         pollers: view.pollers.into_iter().map(poller).collect(),
+        ..Default::default()
+    })
+}
+
+/// The enhanced answer: by worker version, of which there is one here, the unversioned, and by type.
+async fn describe_enhanced(
+    runtime: &Runtime,
+    queue: &QueueKey,
+    request: &DescribeTaskQueueRequest,
+) -> Result<DescribeTaskQueueResponse, RuntimeError> {
+    let asked: Vec<QueueKind> = request
+        .task_queue_types
+        .iter()
+        .filter_map(|number| QueueKind::from_number(*number))
+        .collect();
+    let kinds = match asked.is_empty() {
+        true => vec![QueueKind::Workflow, QueueKind::Activity],
+        false => asked,
+    };
+    let mut unversioned = TaskQueueVersionInfo::default();
+    for kind in kinds {
+        let view = whole_view(
+            runtime,
+            &QueueKey {
+                kind,
+                ..queue.clone()
+            },
+        )
+        .await?;
+        let info = TaskQueueTypeInfo {
+            stats: request.report_stats.then(|| stats(&view)),
+            pollers: match request.report_pollers {
+                true => view.pollers.into_iter().map(poller).collect(),
+                false => Vec::new(),
+            },
+        };
+        unversioned.types_info.insert(kind.number(), info);
+    }
+    Ok(DescribeTaskQueueResponse {
+        versions_info: [(String::new(), unversioned)].into(),
         ..Default::default()
     })
 }
