@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from temporal_command import Temporal
 
 
@@ -228,7 +229,9 @@ def test_namespaces(temporal: Temporal, unique: str) -> None:
     assert status(temporal, unique, "--namespace", unique) == "RUNNING"
 
 
-def test_search_attributes(temporal: Temporal, queue: str, unique: str) -> None:
+@pytest.mark.parametrize("value", ['"blue"', '["blue"]'])
+def test_search_attributes(temporal: Temporal, queue: str, unique: str, value: str) -> None:
+    """A list of one is that one: this is how the TypeScript SDK says it."""
     name = f"Word{unique.removeprefix('cli-')}"
     temporal.text("operator", "search-attribute", "create", "--name", name, "--type", "Keyword")
 
@@ -239,7 +242,7 @@ def test_search_attributes(temporal: Temporal, queue: str, unique: str) -> None:
 
     def started() -> bool:
         command = ("workflow", "start", "--type", "Adding", "--task-queue", queue, "--workflow-id", unique)
-        return temporal.run(*command, "--search-attribute", f'{name}="blue"').returncode == 0
+        return temporal.run(*command, "--search-attribute", f"{name}={value}").returncode == 0
 
     eventually(started, "a workflow with the attribute starts")
     query = f'{name} = "blue"'

@@ -102,7 +102,7 @@ describe('the SDK against a server that is running', { timeout: 120_000 }, () =>
       assert.equal(error.cause.message, 'only upwards');
       return true;
     });
-    assert.ok(Date.now() - before < 8_000, 'a rejection took a workflow task\'s timeout');
+    assert.ok(Date.now() - before < 8_000, 'a rejection waited for a timeout');
     const update = await handle.startUpdate('addAndGet', { args: [10], waitForStage: 'ACCEPTED' });
     assert.equal(await update.result(), 15);
     await handle.signal('finish');

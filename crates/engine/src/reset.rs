@@ -47,6 +47,23 @@ pub struct ResetPlan {
     pub ancestors: Vec<Branch>,
 }
 
+/// Whether a workflow task can be found at the point that a plan names. To be asked before anything
+/// is changed for the reset.
+pub fn check_reset_plan(base: &RunState, plan: &ResetPlan) -> Result<()> {
+    validate_reset_point(base, &plan.request)?;
+    match replay(base, plan)?.state.workflow_task {
+        Some(_) => Ok(()),
+        None => Err(no_task_at(plan.request.workflow_task_finish_event_id)),
+    }
+}
+
+fn no_task_at(event_id: i64) -> Error {
+    Error::InvalidArgument(format!(
+        "Can only reset workflow to event ID in range [WorkflowTaskScheduled +1, \
+         WorkflowTaskStarted + 1]: {event_id}"
+    ))
+}
+
 /// Whether a reset of `base` may be tried. Whether the event is one where a workflow task can be
 /// failed shows when the history is replayed.
 pub fn validate_reset_point(
@@ -73,11 +90,7 @@ pub fn reset(cx: &mut Cx<'_>, base: &RunState, plan: ResetPlan) -> Result<Run> {
     validate_reset_point(base, &plan.request)?;
     let mut run = replay(base, &plan)?;
     let Some(task) = run.state.workflow_task.clone() else {
-        return Err(Error::InvalidArgument(format!(
-            "Can only reset workflow to event ID in range [WorkflowTaskScheduled +1, \
-             WorkflowTaskStarted + 1]: {}",
-            plan.request.workflow_task_finish_event_id
-        )));
+        return Err(no_task_at(plan.request.workflow_task_finish_event_id));
     };
     let run_id = cx.ids.uuid();
     let reapply = Reapply::of(&plan.request);

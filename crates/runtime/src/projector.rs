@@ -207,6 +207,7 @@ impl Runtime {
                     live.trim_tail();
                 }
             }
+            workflow.forget_predecessors();
         }
         Ok(())
     }
@@ -250,6 +251,18 @@ impl Runtime {
                 shard.evict(keep);
             }
         }
+    }
+}
+
+impl Workflow {
+    /// Lets go of closed runs that others have followed, and that nobody uses.
+    fn forget_predecessors(&mut self) {
+        let current = self.current.as_deref();
+        self.runs.retain(|run_id, live| {
+            let state = &live.run.state;
+            let done = !state.is_running() && state.outbox.is_empty() && live.is_idle();
+            current == Some(run_id.as_str()) || !done
+        });
     }
 }
 

@@ -149,7 +149,9 @@ fn apply(workflow: &mut Workflow, transition: &Transition, seq: u64) -> Result<(
         let Some(live) = workflow.runs.get_mut(&record.run_id) else {
             continue;
         };
-        if live.seq >= seq {
+        // The snapshot has it; or the run is gone from the store, because a later row deletes it.
+        let is_gone = live.run.state.n == 0 && record.n > 1;
+        if live.seq >= seq || is_gone {
             continue;
         }
         live.run.apply_record(record)?;
@@ -158,6 +160,7 @@ fn apply(workflow: &mut Workflow, transition: &Transition, seq: u64) -> Result<(
             live.unprojected_event_id = live.run.tail.front().map_or(1, |(id, _)| *id);
         }
     }
+    workflow.runs.retain(|_, live| live.run.state.n > 0);
     if !transition.current_run_id.is_empty() {
         workflow.current = Some(transition.current_run_id.clone());
         workflow.current_changed = true;

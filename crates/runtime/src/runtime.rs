@@ -46,6 +46,9 @@ impl Default for Settings {
     }
 }
 
+/// How long the last projection may take when the server ends.
+const LAST_PROJECTION: Duration = Duration::from_secs(20);
+
 /// The runtime. Cheap to clone.
 #[derive(Clone)]
 pub struct Runtime(pub(crate) Arc<Inner>);
@@ -199,7 +202,11 @@ impl Runtime {
         if closed.is_err() {
             tracing::error!("closing the committer failed");
         }
-        self.project_all().await?;
+        // What does not get into the projections now is in the journal: the next start finds it.
+        match tokio::time::timeout(LAST_PROJECTION, self.project_all()).await {
+            Ok(projected) => projected?,
+            Err(_) => tracing::warn!("the last projection takes too long: left to the next start"),
+        }
         self.0.store.close().await?;
         Ok(())
     }

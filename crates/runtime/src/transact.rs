@@ -355,7 +355,7 @@ impl Runtime {
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(%error, "a task could not be started");
-                self.0.matching.offer(queue, task, 3);
+                self.offer(queue, task, 3);
             }
         }
     }
@@ -428,7 +428,10 @@ impl Runtime {
                 // An error only says that it is there, or that loading failed: look again.
                 LookUp::Loading(mut receiver) => drop(receiver.recv().await),
                 LookUp::Absent => {
+                    // A caller that goes away in the middle lets others load it.
+                    let unfinished = Unfinished { runtime: self, key };
                     let loaded = self.load(key).await;
+                    std::mem::forget(unfinished);
                     self.finish_loading(key, loaded)?;
                     self.offer_outstanding(key);
                 }
@@ -545,6 +548,23 @@ impl Runtime {
         for effect in effects {
             self.perform(key, effect);
         }
+    }
+}
+
+/// A load that was begun; dropped before it is finished, it is given up.
+struct Unfinished<'a> {
+    runtime: &'a Runtime,
+    key: &'a WorkflowKey,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.runtime
+            .0
+            .shards
+            .of(self.key.slot())
+            .lock()
+            .load_failed(self.key);
     }
 }
 

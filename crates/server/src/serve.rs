@@ -102,13 +102,16 @@ impl Server {
         let http = self
             .http
             .map(|listener| tokio::spawn(serve_http(listener, runtime.clone())));
-        let grpc = tokio::spawn(serve_grpc(self.grpc, runtime.clone()));
+        let mut grpc = tokio::spawn(serve_grpc(self.grpc, runtime.clone()));
         runtime.stopping().await;
-        let served = match tokio::time::timeout(GRACE, grpc).await {
+        let served = match tokio::time::timeout(GRACE, &mut grpc).await {
             Ok(Ok(served)) => served,
             Ok(Err(error)) => Err(ServerError::Transport(error.to_string())),
             // Clients that keep their connections open do not keep the server from ending.
-            Err(_) => Ok(()),
+            Err(_) => {
+                grpc.abort();
+                Ok(())
+            }
         };
         if let Some(http) = http {
             http.abort();

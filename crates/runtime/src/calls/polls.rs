@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::calls::validate;
 use crate::error::{Result, RuntimeError};
 use crate::handout::Delivery;
-use crate::matching::{Polled, PollerInfo, QueueKey, QueueKind};
+use crate::matching::{Polled, PollerInfo, QueueKey, QueueKind, Task};
 use crate::permit::Permit;
 use crate::runtime::Runtime;
 
@@ -126,14 +126,19 @@ impl Runtime {
             }
             match self.0.matching.poll(queue, info.clone()) {
                 Polled::Query(query) => return Ok(Some(query)),
-                Polled::Task(task) => match self.start_task(queue.kind, &task, &info).await {
-                    Ok(Some(delivery)) => return Ok(Some(delivery)),
-                    Ok(None) => {}
-                    Err(error) => {
-                        self.offer(queue, task, 3);
-                        return Err(error);
+                Polled::Task(task) => {
+                    // A caller that goes away in the middle leaves the task to others.
+                    let unstarted = Unstarted {
+                        runtime: self,
+                        queue,
+                        task: Some(task),
+                    };
+                    match unstarted.start(&info).await {
+                        Ok(Some(delivery)) => return Ok(Some(delivery)),
+                        Ok(None) => {}
+                        Err(error) => return Err(error),
                     }
-                },
+                }
                 Polled::Wait(ticket, receiver) => {
                     let received = tokio::select! {
                         received = receiver => received,
@@ -172,5 +177,34 @@ fn check_poll(identity: &str, deadline: Option<Duration>, limit: usize) -> Resul
             )))
         }
         _ => Ok(()),
+    }
+}
+
+/// A task that was taken out of its queue: unless it is started, or found to be gone, it goes back.
+struct Unstarted<'a> {
+    runtime: &'a Runtime,
+    queue: &'a QueueKey,
+    task: Option<Task>,
+}
+
+impl Unstarted<'_> {
+    async fn start(mut self, info: &PollerInfo) -> Result<Option<Delivery>> {
+        let Some(task) = self.task.clone() else {
+            return Ok(None);
+        };
+        let delivery = self
+            .runtime
+            .start_task(self.queue.kind, &task, info)
+            .await?;
+        self.task = None;
+        Ok(delivery)
+    }
+}
+
+impl Drop for Unstarted<'_> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.runtime.offer(self.queue, task, 3);
+        }
     }
 }

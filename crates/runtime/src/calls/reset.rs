@@ -6,7 +6,7 @@ use steadfast_engine::proto::history::HistoryEvent;
 use steadfast_engine::proto::workflowservice::{
     ResetWorkflowExecutionRequest, ResetWorkflowExecutionResponse,
 };
-use steadfast_engine::reset::{ResetPlan, reset, validate_reset_point};
+use steadfast_engine::reset::{ResetPlan, check_reset_plan, reset, validate_reset_point};
 use steadfast_engine::state::{Branch, RunState};
 
 use crate::aggregate::WorkflowKey;
@@ -71,34 +71,41 @@ impl Runtime {
         let (later, seen) = self.later_runs(key, &base).await?;
         let base_run_id = base.run_id.clone();
         self.transact(permit, key, &base_run_id, |workflow, cx| {
-            if let Some(current) = workflow.current_live()
-                && current.run.state.is_running()
-            {
-                if seen.as_ref().is_none_or(|(run, next)| {
-                    *run != current.run.state.run_id || *next != current.run.state.next_event_id
-                }) {
-                    return Ok(None);
-                }
-                current.run.terminate_for_reset(cx, request)?;
+            let moved_on = workflow.current_live().is_some_and(|current| {
+                let state = &current.run.state;
+                state.is_running()
+                    && seen.as_ref().is_none_or(|(run, next)| {
+                        *run != state.run_id || *next != state.next_event_id
+                    })
+            });
+            if moved_on {
+                return Ok(None);
             }
-            let live = workflow.named_live(&base_run_id)?;
             let finish = request.workflow_task_finish_event_id;
-            let mut later_events: Vec<HistoryEvent> = Vec::new();
-            let mut base_events = Vec::new();
-            for (event, bytes) in &history {
-                match event.event_id < finish {
-                    true => base_events.push((event.clone(), bytes.clone())),
-                    false => later_events.push(event.clone()),
-                }
-            }
-            later_events.extend(later.iter().cloned());
+            let (before, after): (Vec<_>, Vec<_>) = history
+                .iter()
+                .cloned()
+                .partition(|(event, _)| event.event_id < finish);
+            let state = workflow.named_live(&base_run_id)?.run.state.clone();
+            let later = later.iter().cloned();
             let plan = ResetPlan {
                 request: request.clone(),
-                base_events,
-                later_events,
-                ancestors: ancestors(&live.run.state, finish - 1),
+                base_events: before,
+                later_events: after
+                    .into_iter()
+                    .map(|(event, _)| event)
+                    .chain(later)
+                    .collect(),
+                ancestors: ancestors(&state, finish - 1),
             };
-            let state = live.run.state.clone();
+            // Nothing is terminated for a reset that cannot be done.
+            check_reset_plan(&state, &plan)?;
+            if let Some(current) = workflow
+                .current_live()
+                .filter(|live| live.run.state.is_running())
+            {
+                current.run.terminate_for_reset(cx, request)?;
+            }
             let run = reset(cx, &state, plan)?;
             let new_run_id = run.state.run_id.clone();
             workflow

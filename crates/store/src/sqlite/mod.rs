@@ -100,6 +100,7 @@ impl SqliteStore {
     /// (`steadfast.journal.db` for `steadfast.db`) and a lock file are beside it. Fails with
     /// [`StoreError::Locked`] while another process has it open.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let path = &open::resolve(path);
         Self::open_at(Some(path), &options)
     }
 
@@ -180,8 +181,12 @@ impl Inner {
         &self,
         work: impl FnOnce(&Connection, &Names) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let names = names.clone();
+        // Let go of before the next lock is taken: writers take the two in the other order.
+        let names = self
+            .names
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         match &self.readers {
             Some(readers) => readers.read(|connection| work(connection, &names)),
             None => {

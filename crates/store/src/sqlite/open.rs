@@ -45,6 +45,12 @@ fn lock_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The file itself where the path is a link: whatever name a store is opened by, its journal and its
+/// lock are found beside the file. A store that is not there yet has the name it is given.
+pub(super) fn resolve(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
 /// Opens what is there, or creates it.
 pub(super) fn open(path: Option<&Path>, options: &SqliteOptions) -> Result<OpenFiles, StoreError> {
     let lock = path.map(take_lock).transpose()?;
