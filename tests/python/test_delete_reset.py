@@ -138,6 +138,16 @@ async def test_a_running_workflow_is_terminated_and_goes_on(raw):
     assert await status(after) == COMPLETED
 
 
+async def test_a_refused_reset_changes_nothing(raw):
+    """No workflow task ends there: the workflow goes on as if nobody had asked."""
+    await two_tasks(raw)
+    before = [event.event_id for event in await raw.events()]
+    found = await refusal(reset(raw, 2))
+    assert found and found.code == "INVALID_ARGUMENT", found
+    assert await status(raw) == RUNNING
+    assert [event.event_id for event in await raw.events()] == before
+
+
 async def test_the_original_keeps_its_history(raw):
     await two_tasks(raw, complete("first"))
     before = await raw.event_types()

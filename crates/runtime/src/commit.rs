@@ -232,8 +232,8 @@ fn append(store: &dyn Store, rows: &[JournalRow]) -> std::result::Result<(), Sto
 }
 
 /// After a failed fsync nothing that this process believes about the disk is worth anything.
-fn end_process(error: &StoreError) -> ! {
-    tracing::error!(%error, "the journal cannot be trusted any more: ending the process");
+pub(crate) fn end_process(error: &StoreError) -> ! {
+    tracing::error!(%error, "the store cannot be trusted any more: ending the process");
     std::process::abort();
 }
 

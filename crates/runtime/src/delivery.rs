@@ -23,11 +23,9 @@ use crate::error::{Result, RuntimeError};
 use crate::permit::Permit;
 use crate::runtime::Runtime;
 
-/// How often a delivery is tried before it is left to the next load of its sender.
-const ATTEMPTS: u32 = 20;
-
-/// Longest pause between attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause between attempts. A message is tried until its receiver has it, one of the two is
+/// gone, or the server stops; then the next start goes on.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 impl Runtime {
     /// Delivers a message in the background.
@@ -35,7 +33,7 @@ impl Runtime {
         let runtime = self.clone();
         self.0.runtime.spawn(async move {
             let mut pause = Duration::from_millis(50);
-            for _ in 0..ATTEMPTS {
+            while !runtime.is_stopping() {
                 match runtime.deliver_once(&sender, &run_id, &message).await {
                     Ok(()) => return,
                     Err(error) if is_gone(&error) => return,
@@ -43,11 +41,11 @@ impl Runtime {
                         tracing::warn!(%error, workflow_id = %sender.workflow_id, "a message could not be delivered: trying again");
                     }
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
-                if runtime.is_stopping() {
-                    return;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = runtime.stopping() => {}
                 }
+                pause = (pause * 2).min(MAX_PAUSE);
             }
         });
     }

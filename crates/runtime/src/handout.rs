@@ -379,7 +379,7 @@ impl Runtime {
         task: &Task,
         info: &PollerInfo,
     ) -> Result<Option<Delivery>> {
-        let permit = Permit::granted("Poll", info.identity.clone(), String::new());
+        let permit = Permit::of(info.cause.clone());
         let poller = poller(info);
         let result = match kind {
             QueueKind::Workflow => self.start_workflow_task(&permit, task, &poller).await,

@@ -93,6 +93,8 @@ pub struct PollerInfo {
     pub worker_version: Option<steadfast_engine::proto::common::WorkerVersionStamp>,
     /// Identifies one worker instance, where it says.
     pub worker_instance_key: String,
+    /// The poll, as the records of what it starts say it.
+    pub cause: steadfast_engine::record::Cause,
 }
 
 /// A poller that waits.

@@ -21,6 +21,11 @@ impl Permit {
         }
     }
 
+    /// The permit of a call that goes on after it was granted.
+    pub(crate) fn of(cause: Cause) -> Self {
+        Self { cause }
+    }
+
     /// The permit of what the server does by itself.
     pub fn internal(what: &str) -> Self {
         Self {

@@ -8,10 +8,11 @@ use steadfast_engine::Time;
 use steadfast_engine::proto::enums::WorkflowExecutionStatus;
 use steadfast_engine::state::RunState;
 use steadfast_store::{
-    HistoryPage, PendingTask, ProjectionBatch, RunProjection, RunRef, VisibilityRow,
+    HistoryPage, PendingTask, ProjectionBatch, RunProjection, RunRef, StoreError, VisibilityRow,
 };
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
+use crate::commit::end_process;
 use crate::error::{Result, RuntimeError};
 use crate::runtime::Runtime;
 
@@ -183,12 +184,13 @@ impl Runtime {
         };
         let (current_runs, deleted) = (batch.current_runs.clone(), batch.deleted.clone());
         let result = match result {
-            Ok(()) => self
-                .0
-                .store
-                .project(batch)
-                .await
-                .map_err(RuntimeError::from),
+            Ok(()) => match self.0.store.project(batch).await {
+                // As in the journal: what a checkpoint lost would be missed after the trimming.
+                Err(error @ (StoreError::SyncFailed(_) | StoreError::Corrupt(_))) => {
+                    end_process(&error)
+                }
+                written => written.map_err(RuntimeError::from),
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = result {

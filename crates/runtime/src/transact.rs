@@ -236,34 +236,11 @@ impl Runtime {
         effect: &Effect,
     ) -> Option<Reserved> {
         let waiting = self.0.matching.reserve(queue)?;
-        let poller = poller(&waiting.info);
-        let delivery = match effect {
-            Effect::WorkflowTask {
-                scheduled_event_id, ..
-            } => {
-                let task = live
-                    .run
-                    .start_workflow_task(cx, *scheduled_event_id, &poller)
-                    .ok()?;
-                Delivery::WorkflowTask(Box::new(WorkflowTaskHandout::prepare(key, live, &task)))
-            }
-            Effect::ActivityTask {
-                scheduled_event_id,
-                attempt,
-                ..
-            } => {
-                live.run
-                    .start_activity(cx, *scheduled_event_id, *attempt, &poller)
-                    .ok()?;
-                Delivery::Activity(Box::new(ActivityHandout::prepare(
-                    key,
-                    live,
-                    *scheduled_event_id,
-                )?))
-            }
-            _ => return None,
-        };
-        Some(Reserved { waiting, delivery })
+        // Who starts a task is the worker that takes it, not who made it.
+        let caller = std::mem::replace(&mut cx.cause, waiting.info.cause.clone());
+        let delivery = start_for(key, live, cx, effect, &poller(&waiting.info));
+        cx.cause = caller;
+        delivery.map(|delivery| Reserved { waiting, delivery })
     }
 
     /// What is done once the row is durable.
@@ -599,6 +576,40 @@ impl Workflow {
     }
 }
 
+/// Starts the task that an effect offers; none if it is not there.
+fn start_for(
+    key: &WorkflowKey,
+    live: &mut LiveRun,
+    cx: &mut Cx<'_>,
+    effect: &Effect,
+    poller: &Poller,
+) -> Option<Delivery> {
+    match effect {
+        Effect::WorkflowTask {
+            scheduled_event_id, ..
+        } => {
+            let task = live
+                .run
+                .start_workflow_task(cx, *scheduled_event_id, poller)
+                .ok()?;
+            let handout = WorkflowTaskHandout::prepare(key, live, &task);
+            Some(Delivery::WorkflowTask(Box::new(handout)))
+        }
+        Effect::ActivityTask {
+            scheduled_event_id,
+            attempt,
+            ..
+        } => {
+            live.run
+                .start_activity(cx, *scheduled_event_id, *attempt, poller)
+                .ok()?;
+            let handout = ActivityHandout::prepare(key, live, *scheduled_event_id)?;
+            Some(Delivery::Activity(Box::new(handout)))
+        }
+        _ => None,
+    }
+}
+
 /// A queue of the workflow's namespace.
 pub(crate) fn queue_key(key: &WorkflowKey, name: &str, kind: QueueKind) -> QueueKey {
     QueueKey {
@@ -622,10 +633,13 @@ fn has_run(workflow: &Workflow, run_id: &str) -> bool {
     run_id.is_empty() || workflow.runs.contains_key(run_id)
 }
 
+/// Does what is due. Nobody's call causes that, whoever happens to call.
 fn wake_what_is_due(workflow: &mut Workflow, cx: &mut Cx<'_>) {
+    let caller = std::mem::replace(&mut cx.cause, Permit::internal("timer").cause());
     for live in workflow.runs.values_mut() {
         if live.run.next_wake().is_some_and(|at| at <= cx.now) {
             live.run.wake(cx);
         }
     }
+    cx.cause = caller;
 }

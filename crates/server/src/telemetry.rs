@@ -1,5 +1,7 @@
 //! Logging. Payloads and secrets are never logged.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::LogConfig;
@@ -14,6 +16,7 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,tonic=warn,tower=warn"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // An error says that logging was begun before, by a test for example.
     let _ = match config.format.as_str() {

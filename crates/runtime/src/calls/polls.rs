@@ -20,7 +20,7 @@ impl Runtime {
     /// Waits for a workflow task. An empty answer says that none came.
     pub async fn poll_workflow_task(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         request: PollWorkflowTaskQueueRequest,
         deadline: Option<Duration>,
     ) -> Result<PollWorkflowTaskQueueResponse> {
@@ -43,6 +43,7 @@ impl Runtime {
                 }
             }),
             worker_instance_key: request.worker_instance_key,
+            cause: permit.cause(),
         };
         match self.poll(&queue, info, deadline).await? {
             Some(Delivery::WorkflowTask(handout)) => {
@@ -64,7 +65,7 @@ impl Runtime {
     /// Waits for an activity task. An empty answer says that none came.
     pub async fn poll_activity_task(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         request: PollActivityTaskQueueRequest,
         deadline: Option<Duration>,
     ) -> Result<PollActivityTaskQueueResponse> {
@@ -83,6 +84,7 @@ impl Runtime {
                 .and_then(|metadata| metadata.max_tasks_per_second),
             worker_version: None,
             worker_instance_key: request.worker_instance_key,
+            cause: permit.cause(),
         };
         match self.poll(&queue, info, deadline).await? {
             Some(Delivery::Activity(handout)) => Ok(handout.into_response(request.namespace)),
