@@ -1,6 +1,6 @@
 //! What happens by itself: the time-outs and timers of a run, and when the next one is.
 
-use crate::activity::ActivityDeadline;
+use crate::attempt::ActivityDeadline;
 use crate::run::{Cx, Run};
 use crate::time::Time;
 

@@ -9,6 +9,7 @@
 //! One file per entity: its decisions, and how its events change the state.
 
 pub mod activity;
+pub(crate) mod attempt;
 pub mod backoff;
 pub mod child;
 pub mod close;
