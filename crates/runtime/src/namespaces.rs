@@ -17,7 +17,7 @@ use crate::error::{Result, RuntimeError};
 const KIND: &str = "namespace";
 
 /// Retention where a namespace is made without one.
-const DEFAULT_RETENTION: Time = 3 * 24 * 3600 * SECOND;
+pub(crate) const DEFAULT_RETENTION: Time = 3 * 24 * 3600 * SECOND;
 
 /// A namespace as it is stored.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -117,14 +117,6 @@ impl NamespaceRegistry {
             .read()
             .get(id)
             .map_or_else(|| id.to_owned(), |namespace| namespace.name.clone())
-    }
-
-    /// How long closed runs of a namespace are kept.
-    pub fn retention(&self, id: &str) -> Time {
-        self.by_id
-            .read()
-            .get(id)
-            .map_or(DEFAULT_RETENTION, |namespace| namespace.retention)
     }
 
     /// Adds a namespace, durably.

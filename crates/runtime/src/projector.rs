@@ -14,6 +14,7 @@ use steadfast_store::{
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
 use crate::commit::end_process;
 use crate::error::{Result, RuntimeError};
+use crate::namespaces::{DEFAULT_RETENTION, Namespace};
 use crate::runtime::Runtime;
 
 /// Most runs in one batch: bounds the time that the store is busy with it.
@@ -142,11 +143,13 @@ impl Runtime {
         workflow: &mut Workflow,
         batch: &mut ProjectionBatch,
     ) -> Taken {
-        let retention = self.0.namespaces.retention(&key.namespace_id);
+        let namespace = self.0.namespaces.by_id(&key.namespace_id).ok();
         let mut runs = Vec::new();
         for (run_id, live) in &workflow.runs {
             if live.seq > live.projected_seq {
-                batch.runs.push(project_run(key, live, retention));
+                batch
+                    .runs
+                    .push(project_run(key, live, namespace.as_deref()));
                 runs.push((run_id.clone(), live.seq, live.run.state.next_event_id));
             }
         }
@@ -283,8 +286,9 @@ impl LiveRun {
 }
 
 /// Everything that is written about a run.
-fn project_run(key: &WorkflowKey, live: &LiveRun, retention: Time) -> RunProjection {
+fn project_run(key: &WorkflowKey, live: &LiveRun, namespace: Option<&Namespace>) -> RunProjection {
     let state = &live.run.state;
+    let retention = namespace.map_or(DEFAULT_RETENTION, |namespace| namespace.retention);
     let events: Vec<Vec<u8>> = live
         .run
         .tail
@@ -318,7 +322,7 @@ fn project_run(key: &WorkflowKey, live: &LiveRun, retention: Time) -> RunProject
                 .collect(),
             _ => Vec::new(),
         },
-        visibility: Some(visibility(state)),
+        visibility: Some(visibility(state, namespace)),
         pending_tasks: pending_tasks(live),
         delete_at: (!state.is_running()).then(|| state.close_time.saturating_add(retention)),
     }
@@ -379,7 +383,7 @@ fn pending_tasks(live: &LiveRun) -> Vec<PendingTask> {
     pending
 }
 
-fn visibility(state: &RunState) -> VisibilityRow {
+fn visibility(state: &RunState, namespace: Option<&Namespace>) -> VisibilityRow {
     let start = state.start();
     let closed = !state.is_running();
     let execution = |of: &Option<steadfast_engine::proto::common::WorkflowExecution>| {
@@ -416,7 +420,7 @@ fn visibility(state: &RunState) -> VisibilityRow {
         root_workflow_id,
         root_run_id,
         first_run_id: start.first_execution_run_id.clone(),
-        search_attributes: crate::visibility::searchable(&search_attributes),
+        search_attributes: crate::visibility::searchable(namespace, &search_attributes),
         search_attributes_bytes: search_attributes.encode_to_vec(),
         memo_bytes: state
             .memo

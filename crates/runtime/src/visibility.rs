@@ -228,29 +228,21 @@ fn value(payload: &Payload) -> Option<Value> {
     serde_json::from_slice(&payload.data).ok()
 }
 
-/// Search attributes as the store searches them. What is not of its type was refused before.
-pub(crate) fn searchable(attributes: &SearchAttributes) -> Map<String, Value> {
+/// Search attributes as the store searches them, by the types of their namespace. What is not of its
+/// type was refused before; an attribute that was removed since is not searched.
+pub(crate) fn searchable(
+    namespace: Option<&Namespace>,
+    attributes: &SearchAttributes,
+) -> Map<String, Value> {
     let sorted: BTreeMap<_, _> = attributes.indexed_fields.iter().collect();
-    let mut searchable = Map::new();
-    for (name, payload) in sorted {
-        if is_null(payload) {
-            continue;
-        }
-        let Some(value) = value(payload) else {
-            continue;
-        };
-        let by_metadata = payload
-            .metadata
-            .get(TYPE_KEY)
-            .and_then(|name| std::str::from_utf8(name).ok())
-            .and_then(type_by_name);
-        let value = match by_metadata {
-            Some(value_type) => typed(value.clone(), value_type).unwrap_or(value),
-            None => guess(value),
-        };
-        searchable.insert(name.clone(), value);
-    }
-    searchable
+    sorted
+        .into_iter()
+        .filter(|(_, payload)| !is_null(payload))
+        .filter_map(|(name, payload)| {
+            let value = typed(value(payload)?, type_of(namespace?, name)?)?;
+            Some((name.clone(), value))
+        })
+        .collect()
 }
 
 /// The type with this name.
@@ -268,14 +260,6 @@ pub fn type_by_name(name: &str) -> Option<IndexedValueType> {
     .find(|value_type| {
         type_name(*value_type) == name || value_type.as_str_name().ends_with(&name.to_uppercase())
     })
-}
-
-/// Without a type, a string that is a time in the API's form is one.
-fn guess(value: Value) -> Value {
-    match &value {
-        Value::String(text) => normal_time(text).map_or(value, Value::String),
-        _ => value,
-    }
 }
 
 /// A value in the form that the store wants for its type; none if it is not of that type.
