@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Holds the direction of dependencies between the crates, and the purity of the engine.
+"""Holds the direction of dependencies between the crates, and the purity of the engine and the ledger.
 
-cli -> server -> runtime -> store, engine. Nothing points up, and the pure crates have no runtime, no
+cli -> server -> runtime -> store, engine, ledger. Nothing points up, and the pure crates have no runtime, no
 SQL, no transport.
 """
 
@@ -13,13 +13,20 @@ import sys
 ALLOWED = {
     "steadfast-api": set(),
     "steadfast-engine": set(),
+    "steadfast-ledger": set(),
     "steadfast-store": set(),
-    "steadfast-runtime": {"steadfast-engine", "steadfast-store"},
-    "steadfast-server": {"steadfast-api", "steadfast-engine", "steadfast-runtime", "steadfast-store"},
-    "steadfast-cli": {"steadfast-server"},
+    "steadfast-runtime": {"steadfast-engine", "steadfast-ledger", "steadfast-store"},
+    "steadfast-server": {
+        "steadfast-api",
+        "steadfast-engine",
+        "steadfast-ledger",
+        "steadfast-runtime",
+        "steadfast-store",
+    },
+    "steadfast-cli": {"steadfast-ledger", "steadfast-server"},
     "steadfast-bench": {"steadfast-api"},
 }
-PURE = {"steadfast-engine"}
+PURE = {"steadfast-engine", "steadfast-ledger"}
 IMPURE = {"tokio", "rusqlite", "sqlx", "tokio-postgres", "hyper", "axum", "rand", "uuid", "getrandom"}
 
 

@@ -48,6 +48,7 @@ async def shared_server(tmp_path_factory, request) -> AsyncIterator[str]:
         await server.ready()
         yield server.address
         assert server.process and server.process.poll() is None, f"the server died: {server.tail()}"
+        server.check_evidence()
         code = server.stop()
         assert code == 0, f"the server ended with {code}: {server.tail()}"
     finally:

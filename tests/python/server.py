@@ -43,6 +43,7 @@ class Server:
 
     def __init__(self, db: Path | None = None, *, log: Path | None = None, flags: list[str] | None = None):
         self.port = free_port()
+        self.http_port = free_port()
         self.db = db
         self.log = log
         self.flags = flags or []
@@ -54,7 +55,7 @@ class Server:
 
     def start(self) -> None:
         command = [binary(), "server", "start-dev", "--headless", "--port", str(self.port)]
-        command += ["--log-level", "warn", *self.flags]
+        command += ["--ui-port", str(self.http_port), "--log-level", "warn", *self.flags]
         if self.db is not None:
             command += ["--db-filename", str(self.db)]
         out = open(self.log, "ab") if self.log else subprocess.DEVNULL
@@ -94,6 +95,15 @@ class Server:
         code = self.process.wait(timeout)
         self.process = None
         return code
+
+    def check_evidence(self, namespace: str = "default") -> None:
+        """Replays everything that happened: state, entries and tree must agree."""
+        if not self.process or Path(binary()).name != "steadfast":
+            return
+        address = f"http://127.0.0.1:{self.http_port}"
+        command = [binary(), "evidence", "check", "--address", address, "--namespace", namespace]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"evidence check: {done.stdout}{done.stderr[-2000:]}"
 
     def tail(self) -> str:
         if self.log and self.log.exists():

@@ -67,6 +67,7 @@ async def test_kill_under_load(server: Server) -> None:
     await server.ready()
     await load.check_all()
     await load.end()
+    server.check_evidence()
 
 
 @pytest.mark.timeout(180)
@@ -88,6 +89,7 @@ async def test_kill_again_while_starting(server: Server) -> None:
     await load.finish()
     await load.check_all()
     await load.end()
+    server.check_evidence()
 
 
 @pytest.mark.timeout(180)
@@ -104,6 +106,7 @@ async def test_terminate_under_load(server: Server) -> None:
     await load.finish()
     await load.check_all()
     await load.end()
+    server.check_evidence()
 
 
 class WorkerProcess:
@@ -154,6 +157,7 @@ async def test_kill_worker_and_server_in_turn(server: Server, tmp_path: Path, un
             ]
         for handle in handles:
             await check_walk(handle, journal, steps)
+        server.check_evidence()
     finally:
         worker.kill()
 

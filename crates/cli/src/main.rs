@@ -1,6 +1,7 @@
 //! The `steadfast` command: one file per subcommand.
 
 mod dev;
+mod evidence;
 mod serve;
 mod start_dev;
 
@@ -26,6 +27,9 @@ enum Command {
     Dev(dev::Dev),
     /// Run a server from a configuration file.
     Serve(serve::Serve),
+    /// What a server can prove of its sessions.
+    #[command(subcommand)]
+    Evidence(evidence::Command),
     /// The flags of `temporal server`, for SDKs that start a local server by themselves.
     #[command(subcommand, name = "server")]
     Server(start_dev::Command),
@@ -33,12 +37,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Dev(dev) => dev.run(),
-        Command::Serve(serve) => serve.run(),
-        Command::Server(start_dev::Command::StartDev(start_dev)) => start_dev.run(),
+        Command::Dev(dev) => dev.run().map(|()| ExitCode::SUCCESS),
+        Command::Serve(serve) => serve.run().map(|()| ExitCode::SUCCESS),
+        Command::Evidence(command) => command.run(),
+        Command::Server(start_dev::Command::StartDev(start_dev)) => {
+            start_dev.run().map(|()| ExitCode::SUCCESS)
+        }
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(message) => {
             eprintln!("steadfast: {message}");
             ExitCode::FAILURE

@@ -8,6 +8,9 @@ use clap::{Args, Subcommand};
 use steadfast_server::Config;
 use steadfast_server::config::NamespaceConfig;
 
+/// Retention of the namespaces, as the `temporal` command makes them.
+const RETENTION_HOURS: u64 = 24;
+
 /// Commands about servers.
 #[derive(Subcommand)]
 pub enum Command {
@@ -58,6 +61,9 @@ pub struct StartDev {
     /// text or json.
     #[arg(long, default_value = "text")]
     log_format: String,
+    /// Write no evidence: only to measure what it costs.
+    #[arg(long, hide = true)]
+    no_evidence: bool,
     /// Further flags that change nothing here.
     #[command(flatten)]
     ignored: Ignored,
@@ -83,6 +89,18 @@ struct Ignored {
 impl StartDev {
     /// Runs until told to stop.
     pub fn run(self) -> Result<(), String> {
+        let (config, unknown) = self.config()?;
+        super::serve::run(&config, |address| {
+            println!("Steadfast {}", env!("CARGO_PKG_VERSION"));
+            println!("Server:  {address}");
+            if !unknown.is_empty() {
+                tracing::warn!("settings without meaning here: {}", unknown.join(", "));
+            }
+        })
+    }
+
+    /// What the flags say, and the names of the settings that have no meaning here.
+    fn config(self) -> Result<(Config, Vec<String>), String> {
         let mut config = Config {
             grpc: SocketAddr::new(self.ip, self.port),
             http: self.http_address(),
@@ -93,6 +111,7 @@ impl StartDev {
             .unwrap_or_else(|| PathBuf::from(":memory:"));
         config.log.level = self.log_level;
         config.log.format = self.log_format;
+        config.evidence.off_for_benchmarks = self.no_evidence;
         for pragma in &self.sqlite_pragma {
             let (name, value) = pair("--sqlite-pragma", pragma)?;
             config.store.pragmas.insert(name, value);
@@ -105,6 +124,9 @@ impl StartDev {
             {
                 config.namespaces.push(NamespaceConfig::named(name));
             }
+        }
+        for namespace in &mut config.namespaces {
+            namespace.retention_hours = RETENTION_HOURS;
         }
         for attribute in &self.search_attribute {
             let (name, value_type) = pair("--search-attribute", attribute)?;
@@ -122,13 +144,7 @@ impl StartDev {
             }
         }
         drop(self.ignored);
-        super::serve::run(&config, |address| {
-            println!("Steadfast {}", env!("CARGO_PKG_VERSION"));
-            println!("Server:  {address}");
-            if !unknown.is_empty() {
-                tracing::warn!("settings without meaning here: {}", unknown.join(", "));
-            }
-        })
+        Ok((config, unknown))
     }
 
     fn http_address(&self) -> Option<SocketAddr> {
@@ -174,4 +190,29 @@ fn apply_setting(config: &mut Config, name: &str, value: &str) -> Result<bool, S
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        start_dev: StartDev,
+    }
+
+    #[test]
+    fn namespaces_keep_closed_runs_for_a_day() {
+        let flags = Flags::try_parse_from(["start-dev", "--namespace", "other"]).expect("parses");
+        let (config, _) = flags.start_dev.config().expect("a configuration");
+        let namespaces: Vec<_> = config
+            .namespaces
+            .iter()
+            .map(|of| (of.name.as_str(), of.retention_hours))
+            .collect();
+        assert_eq!(namespaces, [("default", 24), ("other", 24)]);
+    }
 }

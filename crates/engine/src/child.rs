@@ -27,7 +27,7 @@ use crate::proto::sdk::UserMetadata;
 use crate::proto::taskqueue::TaskQueue;
 use crate::run::{Cx, Run};
 use crate::start::StartRun;
-use crate::state::{Child, ChildClosed, Delivery, OutMessage};
+use crate::state::{Child, ChildClosed, Delivery, OutMessage, RunState};
 use crate::time::{Span, Time, duration, span};
 
 /// Longest fairness key, in bytes.
@@ -51,6 +51,20 @@ pub struct ChildStart {
 }
 
 impl ChildStart {
+    /// The first run of the chain that a run belongs to, if this very start began it. Later runs of
+    /// the chain do not have the request id, but they name their parent as the first one did.
+    pub fn began(&self, run: &RunState) -> Option<String> {
+        let (asked, start) = (&self.attributes, run.start());
+        let parent = start.parent_workflow_execution.as_ref()?;
+        let asking = asked.parent_workflow_execution.as_ref()?;
+        // A parent that was reset asks under its own run id, by the request id of the run before.
+        let same_parent = parent.workflow_id == asking.workflow_id
+            && start.parent_initiated_event_id == asked.parent_initiated_event_id
+            && (parent.run_id == asking.run_id
+                || request_id(&parent.run_id, start.parent_initiated_event_id) == self.request_id);
+        same_parent.then(|| start.first_execution_run_id.clone())
+    }
+
     /// The run to begin at `now`: one on a schedule waits for its first time.
     pub fn into_start_run(self, run_id: String, now: Time) -> StartRun {
         StartRun {
@@ -346,7 +360,7 @@ impl Run {
     /// Request id of what an event initiates: made of names that replaying the event has again, so
     /// that the receiver can tell a repeated request from a new one.
     pub(crate) fn request_id_of(&self, initiated_event_id: i64) -> String {
-        format!("{}:{initiated_event_id}", self.state.run_id)
+        request_id(&self.state.run_id, initiated_event_id)
     }
 
     /// Returns whether that was news.
@@ -446,6 +460,10 @@ impl Run {
             ..Default::default()
         }
     }
+}
+
+fn request_id(run_id: &str, initiated_event_id: i64) -> String {
+    format!("{run_id}:{initiated_event_id}")
 }
 
 /// The parent's event about a child that closed; none for a child that goes on in another run.

@@ -26,6 +26,7 @@ use crate::proto::history::{
 use crate::run::{Cx, Run};
 use crate::signal::{CancelRequest, Signal};
 use crate::state::{Delivery, ExternalCancel, ExternalSignal, OutMessage};
+use crate::time::{Time, time};
 
 /// Who the server is in events that it causes itself in other runs.
 pub const IDENTITY: &str = "history-service";
@@ -39,6 +40,8 @@ pub struct Target {
     pub workflow_id: String,
     /// Run id, empty for the current run.
     pub run_id: String,
+    /// When the message was sent. A run that closed before then cannot have had it.
+    pub sent: Time,
     /// Whether it is the sender's own workflow id: that cannot be delivered, and is to be answered
     /// as not found.
     pub is_sender: bool,
@@ -250,20 +253,20 @@ impl Run {
         initiated_event_id: i64,
     ) -> Option<(Target, Signal, bool)> {
         let initiated = self.pending_signal(initiated_event_id)?;
+        let pending = &self.state.external_signals[&initiated_event_id];
         let signal = Signal {
             name: initiated.signal_name.clone(),
             input: initiated.input.clone(),
             identity: IDENTITY.to_owned(),
             header: initiated.header.clone(),
-            request_id: self.state.external_signals[&initiated_event_id]
-                .request_id
-                .clone(),
+            request_id: pending.request_id.clone(),
             external: Some(self.execution()),
             links: Vec::new(),
         };
         let target = self.target(
             &initiated.namespace_id,
             initiated.workflow_execution.as_ref(),
+            pending.time,
         );
         Some((target, signal, initiated.child_workflow_only))
     }
@@ -275,42 +278,46 @@ impl Run {
         initiated_event_id: i64,
     ) -> Option<(Target, CancelRequest, bool)> {
         let initiated = self.pending_cancel(initiated_event_id)?;
+        let pending = &self.state.external_cancels[&initiated_event_id];
         let request = CancelRequest {
             reason: initiated.reason.clone(),
             identity: IDENTITY.to_owned(),
-            request_id: self.state.external_cancels[&initiated_event_id]
-                .request_id
-                .clone(),
+            request_id: pending.request_id.clone(),
             external: Some((self.execution(), initiated_event_id)),
             links: Vec::new(),
         };
         let target = self.target(
             &initiated.namespace_id,
             initiated.workflow_execution.as_ref(),
+            pending.time,
         );
         Some((target, request, initiated.child_workflow_only))
     }
 
     pub(crate) fn apply_external_signal_initiated(
         &mut self,
-        id: i64,
+        event: &HistoryEvent,
         attributes: &SignalExternalWorkflowExecutionInitiatedEventAttributes,
     ) {
+        let id = event.event_id;
         let signal = ExternalSignal {
             initiated: Some(attributes.clone()),
             request_id: self.request_id_of(id),
+            time: event.event_time.as_ref().map_or(0, time),
         };
         self.state.external_signals.insert(id, signal);
     }
 
     pub(crate) fn apply_external_cancel_initiated(
         &mut self,
-        id: i64,
+        event: &HistoryEvent,
         attributes: &RequestCancelExternalWorkflowExecutionInitiatedEventAttributes,
     ) {
+        let id = event.event_id;
         let cancel = ExternalCancel {
             initiated: Some(attributes.clone()),
             request_id: self.request_id_of(id),
+            time: event.event_time.as_ref().map_or(0, time),
         };
         self.state.external_cancels.insert(id, cancel);
     }
@@ -339,7 +346,12 @@ impl Run {
             .as_ref()
     }
 
-    fn target(&self, namespace_id: &str, execution: Option<&WorkflowExecution>) -> Target {
+    fn target(
+        &self,
+        namespace_id: &str,
+        execution: Option<&WorkflowExecution>,
+        sent: Time,
+    ) -> Target {
         let execution = execution.cloned().unwrap_or_default();
         Target {
             is_sender: namespace_id == self.state.namespace_id
@@ -347,6 +359,7 @@ impl Run {
             namespace_id: namespace_id.to_owned(),
             workflow_id: execution.workflow_id,
             run_id: execution.run_id,
+            sent,
         }
     }
 

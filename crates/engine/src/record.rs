@@ -26,6 +26,9 @@ pub struct Transition {
     /// The run that was the current one is gone and none took its place.
     #[prost(bool, tag = "6")]
     pub no_current_run: bool,
+    /// Entries of the log that belong to no record: of deleted runs, and of no run.
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub entries: Vec<Bytes>,
 }
 
 /// What changed in one run.
@@ -46,6 +49,12 @@ pub struct RunRecord {
     /// The changes, in order.
     #[prost(message, repeated, tag = "5")]
     pub steps: Vec<Step>,
+    /// What the log says of it, byte for byte. The engine only keeps it.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub entry: Bytes,
+    /// The secret from which the salts of the run's payloads are derived. In the first record only.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub salt: Bytes,
 }
 
 /// Who and what caused a record.

@@ -187,9 +187,6 @@ impl Run {
         reapply: Reapply,
         mut updates: Vec<Request>,
     ) {
-        if !reapply.anything() {
-            return;
-        }
         // Ids that events of later runs refer to mean something else there.
         let mut of_base = true;
         for event in events {
@@ -202,6 +199,11 @@ impl Run {
                 A::WorkflowExecutionSignaledEventAttributes(_) if reapply.signals => {
                     self.event_with(cx, attributes, |again| again.links = event.links);
                 }
+                // The workflow had it: it must not come again as a message that is sent again, either.
+                A::WorkflowExecutionSignaledEventAttributes(signal) => {
+                    self.remember_request(&signal.request_id);
+                }
+                _ if !reapply.anything() => {}
                 A::WorkflowExecutionUpdateAdmittedEventAttributes(admitted) => {
                     self.readmit(cx, admitted.request, &mut updates);
                 }

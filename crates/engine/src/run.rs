@@ -117,6 +117,7 @@ impl Run {
             time: cx.now,
             cause: Some(cx.cause.clone()),
             steps: std::mem::take(&mut self.steps),
+            ..RunRecord::default()
         })
     }
 
@@ -135,12 +136,20 @@ impl Run {
         }
         self.state.n = record.n;
         self.state.time = record.time;
+        if !record.salt.is_empty() {
+            self.state.salt = record.salt.clone();
+        }
         Ok(())
     }
 
     /// Whether a record is being made.
     pub fn has_steps(&self) -> bool {
         !self.steps.is_empty()
+    }
+
+    /// Steps of the record that is being made.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
     }
 
     /// Records a step and applies it.
@@ -442,7 +451,7 @@ impl Run {
                 self.apply_child_closed(a.initiated_event_id);
             }
             A::SignalExternalWorkflowExecutionInitiatedEventAttributes(a) => {
-                self.apply_external_signal_initiated(id, a);
+                self.apply_external_signal_initiated(event, a);
             }
             A::SignalExternalWorkflowExecutionFailedEventAttributes(a) => {
                 self.state.external_signals.remove(&a.initiated_event_id);
@@ -451,7 +460,7 @@ impl Run {
                 self.state.external_signals.remove(&a.initiated_event_id);
             }
             A::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(a) => {
-                self.apply_external_cancel_initiated(id, a);
+                self.apply_external_cancel_initiated(event, a);
             }
             A::RequestCancelExternalWorkflowExecutionFailedEventAttributes(a) => {
                 self.state.external_cancels.remove(&a.initiated_event_id);

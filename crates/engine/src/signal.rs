@@ -51,13 +51,7 @@ impl Run {
         if !self.state.is_running() {
             return Err(Error::completed());
         }
-        if !signal.request_id.is_empty()
-            && self
-                .state
-                .signal_request_ids
-                .binary_search(&signal.request_id)
-                .is_ok()
-        {
+        if self.has_taken(&signal.request_id) {
             return Ok(());
         }
         if self.state.signal_count >= cx.limits.signals {
@@ -88,6 +82,10 @@ impl Run {
     pub fn request_cancel(&mut self, cx: &mut Cx<'_>, request: CancelRequest) -> Result<()> {
         if !self.state.is_running() {
             return Err(Error::completed());
+        }
+        if request.external.is_some() {
+            // Its sender may ask again when this run has long gone on in another one.
+            self.remember_request(&request.request_id);
         }
         if self.state.cancel_requested {
             // Asked already, by this request or by another: there is nothing to add.
@@ -150,15 +148,18 @@ impl Run {
         });
     }
 
+    /// Whether the run took a signal, or a cancel request of another workflow, with this request id.
+    pub fn has_taken(&self, request_id: &str) -> bool {
+        let known = &self.state.signal_request_ids;
+        !request_id.is_empty()
+            && known
+                .binary_search_by(|id| id.as_str().cmp(request_id))
+                .is_ok()
+    }
+
     /// Remembers a request id that made no event.
     pub fn remember_request(&mut self, request_id: &str) {
-        if !request_id.is_empty()
-            && self
-                .state
-                .signal_request_ids
-                .binary_search_by(|id| id.as_str().cmp(request_id))
-                .is_err()
-        {
+        if !request_id.is_empty() && !self.has_taken(request_id) {
             self.step(StepKind::RequestId(request_id.to_owned()));
         }
     }

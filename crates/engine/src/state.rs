@@ -96,7 +96,7 @@ pub struct RunState {
     /// Encoded events without ids that wait for the workflow task in progress.
     #[prost(bytes = "bytes", repeated, tag = "28")]
     pub buffered: Vec<bytes::Bytes>,
-    /// Request ids of signals that were taken, sorted.
+    /// Request ids of signals, and of cancel requests of other workflows, that were taken; sorted.
     #[prost(string, repeated, tag = "29")]
     pub signal_request_ids: Vec<String>,
     /// Signals so far.
@@ -159,6 +159,12 @@ pub struct RunState {
     /// Updates that were ever accepted.
     #[prost(int64, tag = "49")]
     pub update_count: i64,
+    /// Hash of the log's entry of the last record. Set by who writes the log, not by the engine.
+    #[prost(bytes = "bytes", tag = "51")]
+    pub entry_hash: bytes::Bytes,
+    /// The secret from which the salts of the run's payloads are derived.
+    #[prost(bytes = "bytes", tag = "52")]
+    pub salt: bytes::Bytes,
 }
 
 /// A request that a run remembers.
@@ -352,6 +358,9 @@ pub struct ExternalSignal {
     /// Request id, minted at initiation.
     #[prost(string, tag = "2")]
     pub request_id: String,
+    /// When it was initiated.
+    #[prost(int64, tag = "3")]
+    pub time: i64,
 }
 
 /// A cancel request to another workflow that is under way.
@@ -363,6 +372,9 @@ pub struct ExternalCancel {
     /// Request id, minted at initiation.
     #[prost(string, tag = "2")]
     pub request_id: String,
+    /// When it was initiated.
+    #[prost(int64, tag = "3")]
+    pub time: i64,
 }
 
 /// An update that the workflow accepted.

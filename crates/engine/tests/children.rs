@@ -468,6 +468,46 @@ fn a_child_that_cannot_start_is_an_event() {
 }
 
 #[test]
+fn a_start_that_comes_again_is_known_to_the_runs_that_continue_the_child() {
+    let mut parent = Driver::start();
+    parent.command(vec![
+        child_command("child").into_command(),
+        child_command("other").into_command(),
+    ]);
+    let request = parent.run.child_start_request(5).expect("to be started");
+    let other = parent.run.child_start_request(6).expect("to be started");
+
+    let start = request.clone().into_start_run(CHILD_RUN.into(), parent.now);
+    let mut child = drive(start, parent.now);
+    let mut chain = vec![child.run.state.clone()];
+    for _ in 0..2 {
+        child.take_task();
+        let claim = child.claim();
+        let next = child.step(|run, cx| {
+            let answer = commands([continue_as_new()]);
+            run.complete_workflow_task(cx, &claim, answer, None, None)
+                .expect("taken");
+            cx.new_runs.pop().expect("a successor")
+        });
+        child = Driver::adopt(next, child.now, child.ids.clone());
+        chain.push(child.run.state.clone());
+    }
+    for state in &chain {
+        assert_eq!(request.began(state), Some(CHILD_RUN.into()));
+        assert_eq!(other.began(state), None);
+    }
+
+    // A parent that was reset asks by the same request id, as another run.
+    let mut again = request.clone();
+    if let Some(parent) = &mut again.attributes.parent_workflow_execution {
+        parent.run_id = uuid(99);
+    }
+    assert_eq!(again.began(&chain[2]), Some(CHILD_RUN.into()));
+    again.request_id = format!("{}:5", uuid(99));
+    assert_eq!(again.began(&chain[2]), None);
+}
+
+#[test]
 fn every_end_of_a_child_has_its_event() {
     let table = [
         (
@@ -1067,6 +1107,7 @@ fn a_cancel_request_to_another_workflow_is_delivered() {
         .step(|run, cx| run.request_cancel(cx, request))
         .expect("taken");
     assert!(receiver.run.state.cancel_requested);
+    assert!(receiver.run.has_taken(&format!("{}:5", uuid(1))));
 
     sender
         .step(|run, cx| run.external_cancel_delivered(cx, 5, Ok(())))

@@ -302,7 +302,7 @@ fn signals_come_again_unless_excluded() {
             request.reset_reapply_type = older;
         }
         request.reset_reapply_exclude_types = excluded.to_vec();
-        let new = try_reset(&mut base, request).unwrap();
+        let mut new = try_reset(&mut base, request).unwrap();
         let expected: &[&str] = if comes_again {
             &[
                 "WORKFLOW_TASK_FAILED",
@@ -314,7 +314,11 @@ fn signals_come_again_unless_excluded() {
             &["WORKFLOW_TASK_FAILED", "WORKFLOW_TASK_SCHEDULED"]
         };
         assert_eq!(new.types_from(1), expected, "{older} {excluded:?}");
-        assert_eq!(new.run.state.signal_count, if comes_again { 2 } else { 0 });
+        let count = if comes_again { 2 } else { 0 };
+        assert_eq!(new.run.state.signal_count, count);
+        // Sent again, it is known, whether the new run was to have it or not.
+        signal(&mut new, "two");
+        assert_eq!(new.run.state.signal_count, count);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use steadfast_engine::{Run, Time};
+use steadfast_engine::record::StepKind;
+use steadfast_engine::{Run, RunRecord, Time};
 use tokio::sync::watch;
 
 use crate::error::{Result, RuntimeError};
@@ -60,6 +61,9 @@ pub struct Workflow {
     pub current_changed: bool,
     /// Runs deleted since the last projection.
     pub deleted: Vec<String>,
+    /// Whether memory holds steps that were given up. Nothing is decided, shown or projected of it
+    /// before it is made again from the store and the journal.
+    pub spoiled: bool,
     /// When it was last used, for eviction.
     pub used: Time,
 }
@@ -82,6 +86,8 @@ pub struct LiveRun {
     pub changed: Option<watch::Sender<u64>>,
     /// When the timer queue has it, to avoid a second entry.
     pub armed: Option<Time>,
+    /// Records that are not projected, without what is stored elsewhere.
+    pub records: Vec<RunRecord>,
 }
 
 impl LiveRun {
@@ -100,7 +106,25 @@ impl LiveRun {
             sent_queries: HashMap::new(),
             changed: None,
             armed: None,
+            records: Vec::new(),
         }
+    }
+
+    /// Keeps a record until it is projected: without its events, which history will have, and its
+    /// entry, which the log will have. One without an entry is not evidence, and not kept.
+    pub fn archive(&mut self, mut record: RunRecord) {
+        if record.entry.is_empty() {
+            return;
+        }
+        for step in &mut record.steps {
+            match &mut step.kind {
+                Some(StepKind::Event(bytes)) => *bytes = Bytes::new(),
+                Some(StepKind::Flush(flush)) => flush.events.fill(Bytes::new()),
+                _ => {}
+            }
+        }
+        record.entry = Bytes::new();
+        self.records.push(record);
     }
 
     /// A receiver that sees every later change.

@@ -13,6 +13,12 @@ pub fn now() -> Time {
         })
 }
 
+/// A secret of 32 random bytes.
+pub fn secret() -> bytes::Bytes {
+    let (a, b) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+    bytes::Bytes::from([a.into_bytes(), b.into_bytes()].concat())
+}
+
 /// Random ids.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RandomIds;

@@ -10,6 +10,7 @@ use steadfast_store::{JournalRow, Store, StoreError};
 use tokio::sync::oneshot;
 
 use crate::error::{Result, RuntimeError};
+use crate::evidence::Leaf;
 
 /// What happens once a row is durable. It runs on the committer's thread: short, never blocking.
 pub type AfterCommit = Box<dyn FnOnce() + Send>;
@@ -50,11 +51,21 @@ struct Shared {
     groups: AtomicU64,
     /// Counts failed groups. Changes only while all shards are locked.
     epoch: AtomicU64,
+    /// Entries that are durable and not yet in the logs, in the order of the journal, with their
+    /// rows' positions.
+    unlogged: Mutex<VecDeque<(u64, Leaf)>>,
+}
+
+/// A row on its way to the journal.
+struct Waiting {
+    row: JournalRow,
+    leaves: Vec<Leaf>,
+    after: AfterCommit,
 }
 
 #[derive(Default)]
 struct Queue {
-    rows: VecDeque<(JournalRow, AfterCommit)>,
+    rows: VecDeque<Waiting>,
     bytes: usize,
     next_seq: u64,
     waiters: VecDeque<(u64, oneshot::Sender<Result<()>>)>,
@@ -75,6 +86,7 @@ impl Committer {
             committed: AtomicU64::new(head),
             groups: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            unlogged: Mutex::default(),
         });
         let thread = std::thread::Builder::new().name("commit".into()).spawn({
             let shared = shared.clone();
@@ -87,18 +99,46 @@ impl Committer {
     }
 
     /// Queues a row and returns its position. The caller holds the lock of the workflow's shard, so
-    /// that rows of one workflow are queued in the order in which they were decided.
-    pub fn append(&self, slot: u16, bytes: Vec<u8>, after: AfterCommit) -> u64 {
+    /// that rows of one workflow are queued in the order in which they were decided. `leaves` are the
+    /// row's entries.
+    pub fn append(&self, slot: u16, bytes: Vec<u8>, leaves: Vec<Leaf>, after: AfterCommit) -> u64 {
         let mut queue = self.shared.queue.lock();
         let seq = queue.next_seq;
         queue.next_seq += 1;
         queue.bytes += bytes.len();
-        queue
-            .rows
-            .push_back((JournalRow { seq, slot, bytes }, after));
+        queue.rows.push_back(Waiting {
+            row: JournalRow { seq, slot, bytes },
+            leaves,
+            after,
+        });
         drop(queue);
         self.shared.wake.notify_one();
         seq
+    }
+
+    /// Forgets the entries that are not in the logs: they are about to be read from the journal.
+    pub(crate) fn forget_unlogged(&self) {
+        self.shared.unlogged.lock().clear();
+    }
+
+    /// Entries of a row that was read from the journal.
+    pub(crate) fn replay_unlogged(&self, seq: u64, leaves: Vec<Leaf>) {
+        let leaves = leaves.into_iter().map(|leaf| (seq, leaf));
+        self.shared.unlogged.lock().extend(leaves);
+    }
+
+    /// The entries of rows up to `seq` that are not in the logs.
+    pub(crate) fn unlogged(&self, seq: u64) -> Vec<Leaf> {
+        let unlogged = self.shared.unlogged.lock();
+        let due = unlogged.iter().take_while(|(of, _)| *of <= seq);
+        due.map(|(_, leaf)| leaf.clone()).collect()
+    }
+
+    /// They are in the logs now.
+    pub(crate) fn logged(&self, seq: u64) {
+        let mut unlogged = self.shared.unlogged.lock();
+        let count = unlogged.partition_point(|(of, _)| *of <= seq);
+        unlogged.drain(..count);
     }
 
     /// The ticket of a position that was read under the lock of a shard which is still held.
@@ -201,13 +241,24 @@ fn run(shared: &Shared, store: &dyn Store, on_failure: &OnFailure) {
             }
             let count = queue.rows.len().min(MAX_GROUP);
             let group: Vec<_> = queue.rows.drain(..count).collect();
-            queue.bytes -= group.iter().map(|(row, _)| row.bytes.len()).sum::<usize>();
+            queue.bytes -= group.iter().map(|of| of.row.bytes.len()).sum::<usize>();
             group
         };
-        let (rows, after): (Vec<JournalRow>, Vec<AfterCommit>) = group.into_iter().unzip();
+        let mut rows = Vec::with_capacity(group.len());
+        let mut leaves = Vec::new();
+        let mut after = Vec::with_capacity(group.len());
+        for of in group {
+            leaves.extend(of.leaves.into_iter().map(|leaf| (of.row.seq, leaf)));
+            rows.push(of.row);
+            after.push(of.after);
+        }
         let last = rows.last().map_or(0, |row| row.seq);
         match append(store, &rows) {
-            Ok(()) => succeed(shared, last, after),
+            Ok(()) => {
+                // Before the position is known as committed: whoever knows it finds them.
+                shared.unlogged.lock().extend(leaves);
+                succeed(shared, last, after);
+            }
             Err(error) => fail(shared, store, error, on_failure),
         }
     }

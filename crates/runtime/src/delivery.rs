@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use steadfast_engine::external::Target;
 use steadfast_engine::proto::common::{Payload, Payloads, WorkflowExecution};
 use steadfast_engine::proto::enums::{
     CancelExternalWorkflowExecutionFailedCause as CancelFailed, ParentClosePolicy,
@@ -15,8 +16,8 @@ use steadfast_engine::proto::enums::{
 };
 use steadfast_engine::signal::CancelRequest;
 use steadfast_engine::start::{OnExisting, on_existing};
-use steadfast_engine::state::{ChildClosed, Delivery, OutMessage};
-use steadfast_engine::{Cx, Error as EngineError, Run};
+use steadfast_engine::state::{ChildClosed, Delivery, OutMessage, RunState};
+use steadfast_engine::{Cx, Error as EngineError, Run, Time};
 
 use crate::aggregate::{LiveRun, WorkflowKey};
 use crate::error::{Result, RuntimeError};
@@ -26,6 +27,10 @@ use crate::runtime::Runtime;
 /// Longest pause between attempts. A message is tried until its receiver has it, one of the two is
 /// gone, or the server stops; then the next start goes on.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// Most runs of a chain that are asked whether they had a message: those that began since it was
+/// sent, which are few unless it could not be acknowledged for long.
+const MAX_PREDECESSORS: usize = 1000;
 
 impl Runtime {
     /// Delivers a message in the background.
@@ -129,6 +134,9 @@ impl Runtime {
             .transact(&permit, &target, "", |workflow, cx| {
                 let run_id = cx.ids.uuid();
                 if let Some(current) = workflow.current_live() {
+                    if let Some(first_run_id) = child.began(&current.run.state) {
+                        return Ok(first_run_id);
+                    }
                     let found = on_existing(
                         &current.run.state,
                         &child.request_id,
@@ -192,9 +200,9 @@ impl Runtime {
         let delivered = match target.is_sender {
             true => Err(RuntimeError::not_found("a workflow does not signal itself")),
             false => {
-                let key = WorkflowKey::new(target.namespace_id, target.workflow_id);
-                self.to_external(&key, &target.run_id, sender, child_only, |run, cx| {
-                    run.signal(cx, signal)
+                let request_id = signal.request_id.clone();
+                self.to_external(&target, &request_id, sender, child_only, |run, cx| {
+                    run.signal(cx, signal.clone())
                 })
                 .await
             }
@@ -236,9 +244,9 @@ impl Runtime {
                 "a workflow does not cancel itself from outside",
             )),
             false => {
-                let key = WorkflowKey::new(target.namespace_id, target.workflow_id);
-                self.to_external(&key, &target.run_id, sender, child_only, |run, cx| {
-                    run.request_cancel(cx, cancel)
+                let request_id = cancel.request_id.clone();
+                self.to_external(&target, &request_id, sender, child_only, |run, cx| {
+                    run.request_cancel(cx, cancel.clone())
                 })
                 .await
             }
@@ -257,24 +265,87 @@ impl Runtime {
         .await
     }
 
-    /// Does something to another workflow, if it is there (and a child of the sender, if it must be).
+    /// Does something to another workflow, if it is there (and a child of the sender, if it must
+    /// be), unless it was done before.
+    ///
+    /// A message that is delivered again may find a run that only continues the one that had it.
+    /// So a run that began after the message was sent is not given it before the runs that it
+    /// continues were asked.
     async fn to_external(
         &self,
-        key: &WorkflowKey,
-        run_id: &str,
+        target: &Target,
+        request_id: &str,
         sender: &WorkflowKey,
         child_only: bool,
-        act: impl FnOnce(&mut Run, &mut Cx<'_>) -> std::result::Result<(), EngineError>,
+        act: impl Fn(&mut Run, &mut Cx<'_>) -> std::result::Result<(), EngineError>,
     ) -> Result<()> {
-        self.transact(&Permit::internal("message"), key, run_id, |workflow, cx| {
-            let live = workflow.named_live(run_id)?;
-            let parent = live.run.state.start().parent_workflow_execution.as_ref();
-            if child_only && parent.is_none_or(|parent| parent.workflow_id != sender.workflow_id) {
-                return Err(RuntimeError::not_found("not a child of the sender"));
+        let key = WorkflowKey::new(target.namespace_id.clone(), target.workflow_id.clone());
+        let permit = Permit::internal("message");
+        // The run whose predecessors are known not to have had it.
+        let mut asked_before = String::new();
+        loop {
+            let to_ask = self
+                .transact(&permit, &key, &target.run_id, |workflow, cx| {
+                    let live = workflow.named_live(&target.run_id)?;
+                    let state = &live.run.state;
+                    let parent = state.start().parent_workflow_execution.as_ref();
+                    if child_only
+                        && parent.is_none_or(|parent| parent.workflow_id != sender.workflow_id)
+                    {
+                        return Err(RuntimeError::not_found("not a child of the sender"));
+                    }
+                    if live.run.has_taken(request_id) {
+                        return Ok(None);
+                    }
+                    if target.run_id.is_empty()
+                        && asked_before != state.run_id
+                        && let Some(before) = predecessor_since(state, target.sent)
+                    {
+                        return Ok(Some((state.run_id.clone(), before)));
+                    }
+                    act(&mut live.run, cx)?;
+                    Ok(None)
+                })
+                .await?;
+            let Some((run_id, before)) = to_ask else {
+                return Ok(());
+            };
+            if self
+                .was_taken(&key, before, request_id, target.sent)
+                .await?
+            {
+                return Ok(());
             }
-            Ok(act(&mut live.run, cx)?)
-        })
-        .await
+            asked_before = run_id;
+        }
+    }
+
+    /// Whether a run took a message that was sent then, or one that it continues.
+    async fn was_taken(
+        &self,
+        key: &WorkflowKey,
+        mut run_id: String,
+        request_id: &str,
+        sent: Time,
+    ) -> Result<bool> {
+        for _ in 0..MAX_PREDECESSORS {
+            let answer = self
+                .inspect(key, &run_id, |workflow| {
+                    let run = &workflow.named_live(&run_id)?.run;
+                    let before = predecessor_since(&run.state, sent);
+                    Ok((run.has_taken(request_id), before))
+                })
+                .await;
+            match answer {
+                Ok((true, _)) => return Ok(true),
+                Ok((false, Some(before))) => run_id = before,
+                Ok((false, None)) => return Ok(false),
+                // Deleted since, and with it what it knew.
+                Err(error) if is_gone(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
     }
 
     async fn deliver_child_closed(
@@ -410,7 +481,127 @@ pub(crate) fn first_cron_delay(schedule: &str, now: steadfast_engine::Time) -> i
     }
 }
 
+/// The run that a run continues, if that may have run when a message was sent.
+fn predecessor_since(state: &RunState, sent: Time) -> Option<String> {
+    let before = &state.start().continued_execution_run_id;
+    (!before.is_empty() && state.start_time >= sent).then(|| before.clone())
+}
+
 /// Whether an error says that the workflow is not there, or not running, any more.
 fn is_gone(error: &RuntimeError) -> bool {
     matches!(error, RuntimeError::Engine(EngineError::NotFound(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_engine::Limits;
+    use steadfast_engine::proto::command::{
+        ContinueAsNewWorkflowExecutionCommandAttributes, command::Attributes as C,
+    };
+    use steadfast_engine::proto::enums::EventType;
+    use steadfast_engine::signal::Signal;
+
+    use super::*;
+    use crate::Settings;
+    use crate::testing::{Bed, start};
+
+    const SENT_BY: &str = "0190f3c4-7b1a-7c3d-9e2f-000000000001:5";
+
+    async fn open() -> Bed {
+        let limits = Limits {
+            continue_as_new_min_interval: 0,
+            ..Limits::default()
+        };
+        Bed::open(Settings {
+            limits,
+            ..Settings::default()
+        })
+        .await
+    }
+
+    async fn continue_as_new(bed: &Bed) {
+        let again = ContinueAsNewWorkflowExecutionCommandAttributes::default();
+        bed.answer([C::ContinueAsNewWorkflowExecutionCommandAttributes(again)])
+            .await;
+    }
+
+    /// Delivers what a sender that never hears of it sends again and again.
+    async fn deliver(bed: &Bed, target: &Target, cancel: bool) -> Result<()> {
+        let sender = bed.key("sender");
+        bed.runtime
+            .to_external(target, SENT_BY, &sender, false, |run, cx| match cancel {
+                true => run.request_cancel(
+                    cx,
+                    CancelRequest {
+                        request_id: SENT_BY.into(),
+                        external: Some((WorkflowExecution::default(), 5)),
+                        ..CancelRequest::default()
+                    },
+                ),
+                false => run.signal(
+                    cx,
+                    Signal {
+                        name: "poke".into(),
+                        request_id: SENT_BY.into(),
+                        ..Signal::default()
+                    },
+                ),
+            })
+            .await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_message_that_comes_again_is_known_to_the_runs_that_continue_its_receiver() {
+        for (cancel, event) in [
+            (false, EventType::WorkflowExecutionSignaled),
+            (true, EventType::WorkflowExecutionCancelRequested),
+        ] {
+            let bed = open().await;
+            bed.start(start("receiver")).await;
+            // The run that has the message continues another one itself.
+            continue_as_new(&bed).await;
+            let target = Target {
+                namespace_id: bed.key("").namespace_id,
+                workflow_id: "receiver".into(),
+                sent: crate::clock::now(),
+                ..Target::default()
+            };
+            deliver(&bed, &target, cancel).await.expect("delivered");
+            deliver(&bed, &target, cancel).await.expect("known");
+            assert_eq!(bed.count("receiver", event).await, 1);
+            for _ in 0..2 {
+                continue_as_new(&bed).await;
+                deliver(&bed, &target, cancel).await.expect("known");
+                assert_eq!(bed.count("receiver", event).await, 0, "{event:?}");
+            }
+            // A run that began before a message was sent is given it: no other can have had it.
+            let later = Target {
+                sent: crate::clock::now(),
+                ..target
+            };
+            deliver(&bed, &later, cancel).await.expect("delivered");
+            assert_eq!(bed.count("receiver", event).await, 1);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_message_that_comes_again_is_known_to_its_closed_receiver() {
+        let bed = open().await;
+        let run_id = bed.start(start("receiver")).await;
+        let target = Target {
+            namespace_id: bed.key("").namespace_id,
+            workflow_id: "receiver".into(),
+            run_id,
+            sent: crate::clock::now(),
+            ..Target::default()
+        };
+        deliver(&bed, &target, false).await.expect("delivered");
+        continue_as_new(&bed).await;
+        deliver(&bed, &target, false).await.expect("known");
+        assert_eq!(
+            bed.count("receiver", EventType::WorkflowExecutionSignaled)
+                .await,
+            0
+        );
+    }
 }

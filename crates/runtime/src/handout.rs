@@ -239,9 +239,7 @@ impl HistoryPart {
                     continue;
                 }
                 if page.is_empty() {
-                    return Err(crate::RuntimeError::Internal(format!(
-                        "event {next} of run {run_id} is missing in the store"
-                    )));
+                    return Err(missing(next, run_id));
                 }
                 for (id, event) in page {
                     if events.len() >= max_events {
@@ -268,6 +266,78 @@ impl HistoryPart {
         }
         Ok((events, next))
     }
+
+    /// The same from the end: newest events first. Returns them and the id of the one before them, 0
+    /// for none.
+    pub async fn read_reverse(
+        self,
+        runtime: &Runtime,
+        key: &WorkflowKey,
+        run_id: &str,
+        max_bytes: usize,
+        max_events: usize,
+    ) -> Result<(Vec<HistoryEvent>, i64)> {
+        let mut events = Vec::new();
+        let (mut next, mut bytes, mut waited) = (self.last, 0, false);
+        let in_memory = usize::try_from(next - self.memory_from + 1).unwrap_or(0);
+        for event in self.memory.iter().take(in_memory).rev() {
+            if (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events {
+                return Ok((events, next));
+            }
+            bytes += event.len();
+            events.push(decode_event(event)?);
+            next -= 1;
+        }
+        // Each branch begins where the one before it ends.
+        let mut first = 1;
+        let mut branches = Vec::new();
+        for branch in self.branches {
+            branches.push((branch.run_id, first));
+            first = branch.last_event_id + 1;
+        }
+        branches.push((run_id.to_owned(), first));
+        for (owner, first) in branches.into_iter().rev() {
+            while next >= first.max(self.first) {
+                if (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events {
+                    return Ok((events, next));
+                }
+                let page = runtime
+                    .store()
+                    .read_history_reverse(
+                        &key.namespace_id,
+                        &owner,
+                        first.max(self.first),
+                        next,
+                        max_bytes.saturating_sub(bytes),
+                    )
+                    .await?;
+                if page.is_empty() && !waited {
+                    // What another run wrote a moment ago may be on its way to the store.
+                    waited = true;
+                    runtime.projected().await?;
+                    continue;
+                }
+                if page.is_empty() {
+                    return Err(missing(next, run_id));
+                }
+                for (id, event) in page {
+                    if events.len() >= max_events {
+                        return Ok((events, next));
+                    }
+                    bytes += event.len();
+                    events.push(decode_event(&event)?);
+                    next = id - 1;
+                }
+            }
+        }
+        Ok((events, next))
+    }
+}
+
+fn missing(event_id: i64, run_id: &str) -> crate::RuntimeError {
+    crate::RuntimeError::Internal(format!(
+        "event {event_id} of run {run_id} is missing in the store"
+    ))
 }
 
 /// Decodes a stored event.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod commit;
 pub mod delivery;
 pub mod error;
+pub mod evidence;
 pub mod handout;
 pub mod matching;
 pub mod namespaces;
@@ -23,6 +24,8 @@ pub mod recovery;
 pub mod retention;
 pub mod runtime;
 pub mod shard;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timers;
 pub mod token;
 pub mod transact;

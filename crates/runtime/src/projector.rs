@@ -8,7 +8,8 @@ use steadfast_engine::Time;
 use steadfast_engine::proto::enums::WorkflowExecutionStatus;
 use steadfast_engine::state::RunState;
 use steadfast_store::{
-    HistoryPage, PendingTask, ProjectionBatch, RunProjection, RunRef, StoreError, VisibilityRow,
+    HistoryPage, PendingTask, ProjectionBatch, RecordPage, RunProjection, RunRef, StoreError,
+    VisibilityRow,
 };
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
@@ -26,7 +27,15 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// What was taken of one workflow, to be marked as projected once it is.
 struct Taken {
     key: WorkflowKey,
-    runs: Vec<(String, u64, i64)>,
+    runs: Vec<TakenRun>,
+}
+
+/// How far a run was taken.
+struct TakenRun {
+    run_id: String,
+    seq: u64,
+    next_event_id: i64,
+    n: u64,
 }
 
 impl Runtime {
@@ -67,18 +76,29 @@ impl Runtime {
 
     /// Projects everything that was durable when it was called.
     pub(crate) async fn project_all(&self) -> Result<()> {
-        let _one_at_a_time = self.0.projecting.lock().await;
+        let mut sequencer = self.0.projecting.lock().await;
         let head = self.committer().committed();
         let before = self.committer().ticket(head);
         if head == *self.0.projected.borrow() && !self.has_dirty() {
             return Ok(());
         }
+        let unlogged = self.committer().unlogged(head);
+        let integration = sequencer.integrate(&*self.0.store, &unlogged).await?;
         let mut batch = ProjectionBatch::default();
         let mut taken = Vec::new();
         // What changes from here on is for the next time: nothing is taken twice.
         let mut keys = self.take_keys();
         while let Some(key) = keys.pop() {
-            taken.extend(self.take(&key, &mut batch));
+            if let Err(error) = self.restore(&key).await {
+                keys.push(key);
+                self.give_keys_back(keys);
+                self.take_back(taken, &batch.current_runs, batch.deleted);
+                return Err(error);
+            }
+            // A lower bound: where the size is not to be had, zero is one too.
+            let log_from = sequencer.size(&*self.0.store, &key.namespace_id).await;
+            let log_from = log_from.unwrap_or(0);
+            taken.extend(self.take(&key, log_from, &mut batch));
             if batch.runs.len() >= BATCH_RUNS {
                 batch.position = *self.0.projected.borrow();
                 let written = self.write(std::mem::take(&mut batch), std::mem::take(&mut taken));
@@ -94,7 +114,16 @@ impl Runtime {
             return Err(RuntimeError::Unavailable("a commit failed".into()));
         }
         batch.position = head;
-        self.write(batch, taken).await?;
+        batch.logs.clone_from(&integration.logs);
+        if let Err(error) = self.write(batch, taken).await {
+            // It may have been written all the same: only the store knows.
+            sequencer.forget();
+            return Err(error);
+        }
+        self.committer().logged(head);
+        self.0
+            .heads
+            .send_modify(|heads| heads.extend(sequencer.keep(integration)));
         self.0.projected.send_replace(head);
         Ok(())
     }
@@ -128,29 +157,35 @@ impl Runtime {
     }
 
     /// Takes a changed workflow into the batch.
-    fn take(&self, key: &WorkflowKey, batch: &mut ProjectionBatch) -> Option<Taken> {
+    fn take(&self, key: &WorkflowKey, log_from: u64, batch: &mut ProjectionBatch) -> Option<Taken> {
         let mut shard = self.0.shards.of(key.slot()).lock();
         let workflow = shard.ready(key)?;
         if !std::mem::take(&mut workflow.dirty) {
             return None;
         }
-        Some(self.take_workflow(key, workflow, batch))
+        Some(self.take_workflow(key, workflow, log_from, batch))
     }
 
     fn take_workflow(
         &self,
         key: &WorkflowKey,
         workflow: &mut Workflow,
+        log_from: u64,
         batch: &mut ProjectionBatch,
     ) -> Taken {
         let namespace = self.0.namespaces.by_id(&key.namespace_id).ok();
         let mut runs = Vec::new();
         for (run_id, live) in &workflow.runs {
             if live.seq > live.projected_seq {
-                batch
-                    .runs
-                    .push(project_run(key, live, namespace.as_deref()));
-                runs.push((run_id.clone(), live.seq, live.run.state.next_event_id));
+                let mut projection = project_run(key, live, namespace.as_deref());
+                projection.records = record_page(live, log_from);
+                batch.runs.push(projection);
+                runs.push(TakenRun {
+                    run_id: run_id.clone(),
+                    seq: live.seq,
+                    next_event_id: live.run.state.next_event_id,
+                    n: live.run.state.n,
+                });
             }
         }
         if std::mem::take(&mut workflow.current_changed) {
@@ -179,7 +214,7 @@ impl Runtime {
         let newest = taken
             .iter()
             .flat_map(|taken| &taken.runs)
-            .map(|(_, seq, _)| *seq)
+            .map(|run| run.seq)
             .max();
         let result = match newest {
             Some(seq) => self.committer().durable(self.committer().ticket(seq)).await,
@@ -205,10 +240,11 @@ impl Runtime {
             let Some(workflow) = shard.ready(&of_workflow.key) else {
                 continue;
             };
-            for (run_id, seq, next_event_id) in of_workflow.runs {
-                if let Some(live) = workflow.runs.get_mut(&run_id) {
-                    live.projected_seq = live.projected_seq.max(seq);
-                    live.unprojected_event_id = live.unprojected_event_id.max(next_event_id);
+            for taken in of_workflow.runs {
+                if let Some(live) = workflow.runs.get_mut(&taken.run_id) {
+                    live.projected_seq = live.projected_seq.max(taken.seq);
+                    live.unprojected_event_id = live.unprojected_event_id.max(taken.next_event_id);
+                    live.records.retain(|record| record.n > taken.n);
                     live.trim_tail();
                 }
             }
@@ -325,7 +361,17 @@ fn project_run(key: &WorkflowKey, live: &LiveRun, namespace: Option<&Namespace>)
         visibility: Some(visibility(state, namespace)),
         pending_tasks: pending_tasks(live),
         delete_at: (!state.is_running()).then(|| state.close_time.saturating_add(retention)),
+        records: None,
     }
+}
+
+/// The records that are not projected yet.
+fn record_page(live: &LiveRun, log_from: u64) -> Option<RecordPage> {
+    Some(RecordPage {
+        first_n: live.records.first()?.n,
+        log_from,
+        records: live.records.iter().map(Message::encode_to_vec).collect(),
+    })
 }
 
 /// When the run has to be loaded even if nobody asks: at once if it has messages to deliver.

@@ -9,6 +9,7 @@ use steadfast_store::JournalRow;
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
 use crate::error::{Result, RuntimeError};
+use crate::evidence;
 use crate::matching::{QueueKey, QueueKind};
 use crate::runtime::Runtime;
 
@@ -19,7 +20,10 @@ impl Runtime {
     /// Replays the journal's tail: everything that is not in the projections yet.
     pub(crate) async fn recover(&self) -> Result<()> {
         // Nothing is projected meanwhile: memory does not hold all that is durable yet.
-        let _no_projection = self.0.projecting.lock().await;
+        let mut sequencer = self.0.projecting.lock().await;
+        sequencer.forget();
+        self.committer().forget_unlogged();
+        self.0.chains.reset(&self.0.store.logs().await?);
         let mut position = self.0.store.projected_position().await?;
         let mut keys = Vec::new();
         loop {
@@ -27,7 +31,7 @@ impl Runtime {
             let Some(last) = rows.last() else { break };
             position = last.seq;
             for row in rows {
-                keys.push(self.replay(row).await?);
+                keys.extend(self.replay(row).await?);
             }
         }
         for (namespace_id, kind, name, _, _) in self.0.store.pending_queues().await? {
@@ -85,62 +89,111 @@ impl Runtime {
         });
     }
 
-    async fn replay(&self, row: JournalRow) -> Result<WorkflowKey> {
-        let transition = Transition::decode(row.bytes.as_slice())
-            .map_err(|error| RuntimeError::Internal(format!("journal row {}: {error}", row.seq)))?;
-        let key = WorkflowKey::new(
-            transition.namespace_id.clone(),
-            transition.workflow_id.clone(),
-        );
-        let missing: Vec<String> = {
+    /// Makes a workflow again whose memory holds steps that were given up: from its snapshots, and
+    /// from its rows that are not projected yet. The caller sees to it that nothing is projected
+    /// meanwhile; what is in memory only (queries, updates that were not accepted) is lost.
+    pub(crate) async fn restore(&self, key: &WorkflowKey) -> Result<()> {
+        let last = {
             let mut shard = self.0.shards.of(key.slot()).lock();
-            if shard.ready(&key).is_none() {
-                shard.insert(key.clone(), Workflow::default());
+            match shard.ready(key) {
+                Some(workflow) if workflow.spoiled => self.committer().ticket(workflow.last_seq),
+                _ => return Ok(()),
             }
-            let workflow = shard.ready(&key);
-            transition
-                .records
-                .iter()
-                .map(|record| record.run_id.clone())
-                .filter(|run_id| {
-                    workflow
-                        .as_ref()
-                        .is_none_or(|w| !w.runs.contains_key(run_id))
-                })
-                .collect()
         };
-        let mut loaded = Vec::new();
-        for run_id in missing {
-            let live = self.load_run(&key, &run_id).await?;
-            loaded.push((
-                run_id,
-                live.unwrap_or_else(|| LiveRun::new(Run::default(), 0)),
-            ));
+        self.committer().durable(last).await?;
+        let mut workflow = self.load(key).await?;
+        let mut position = self.0.store.projected_position().await?;
+        while position < last.seq {
+            let rows = self.0.store.journal_rows(position, ROWS).await?;
+            let Some(newest) = rows.last() else { break };
+            position = newest.seq;
+            for row in rows.iter().filter(|row| row.slot == key.slot()) {
+                let transition = decode(row)?;
+                if key_of(&transition) == *key {
+                    self.replay_into(key, &mut workflow, &transition, row.seq)
+                        .await?;
+                }
+            }
         }
-        let current = self
-            .0
-            .store
-            .current_run(&key.namespace_id, &key.workflow_id)
-            .await?;
+        workflow.last_seq = last.seq;
+        workflow.dirty = true;
         let mut shard = self.0.shards.of(key.slot()).lock();
-        let Some((workflow, dirty)) = shard.ready_with_dirty(&key) else {
-            return Err(RuntimeError::Internal(
-                "a workflow vanished during recovery".into(),
-            ));
-        };
-        if workflow.current.is_none() {
-            workflow.current = current;
+        // Unless all memory was dropped in the meantime: then it is made again without us.
+        if let Some((spoiled, dirty)) = shard.ready_with_dirty(key)
+            && spoiled.spoiled
+        {
+            if !spoiled.dirty {
+                dirty.push(key.clone());
+            }
+            *spoiled = workflow;
         }
-        for (run_id, live) in loaded {
-            workflow.runs.entry(run_id).or_insert(live);
-        }
-        apply(workflow, &transition, row.seq)?;
-        if !workflow.dirty {
-            workflow.dirty = true;
-            dirty.push(key.clone());
-        }
-        Ok(key)
+        drop(shard);
+        self.offer_outstanding(key);
+        Ok(())
     }
+
+    /// Replays one row. Gives the workflow that it is about, if it is about one.
+    async fn replay(&self, row: JournalRow) -> Result<Option<WorkflowKey>> {
+        let transition = decode(&row)?;
+        let leaves = evidence::leaves(&transition);
+        for leaf in leaves.iter().filter(|leaf| leaf.is_of_chain) {
+            self.0.chains.replay(&leaf.namespace_id, &leaf.entry);
+        }
+        self.committer().replay_unlogged(row.seq, leaves);
+        if transition.workflow_id.is_empty() {
+            return Ok(None);
+        }
+        let key = key_of(&transition);
+        let shard = self.0.shards.of(key.slot());
+        // Nobody misses it: all wait until memory is made again.
+        let taken = shard.lock().take(&key);
+        let mut workflow = taken.unwrap_or_default();
+        self.replay_into(&key, &mut workflow, &transition, row.seq)
+            .await?;
+        let mut shard = shard.lock();
+        if !std::mem::replace(&mut workflow.dirty, true) {
+            shard.dirty.push(key.clone());
+        }
+        shard.insert(key.clone(), workflow);
+        Ok(Some(key))
+    }
+
+    /// Replays a row over what is in memory, or in the store, of the runs that it is about.
+    async fn replay_into(
+        &self,
+        key: &WorkflowKey,
+        workflow: &mut Workflow,
+        transition: &Transition,
+        seq: u64,
+    ) -> Result<()> {
+        for record in &transition.records {
+            if !workflow.runs.contains_key(&record.run_id) {
+                let live = self.load_run(key, &record.run_id).await?;
+                let live = live.unwrap_or_else(|| LiveRun::new(Run::default(), 0));
+                workflow.runs.insert(record.run_id.clone(), live);
+            }
+        }
+        if workflow.current.is_none() {
+            workflow.current = self
+                .0
+                .store
+                .current_run(&key.namespace_id, &key.workflow_id)
+                .await?;
+        }
+        apply(workflow, transition, seq)
+    }
+}
+
+fn decode(row: &JournalRow) -> Result<Transition> {
+    Transition::decode(row.bytes.as_slice())
+        .map_err(|error| RuntimeError::Internal(format!("journal row {}: {error}", row.seq)))
+}
+
+fn key_of(transition: &Transition) -> WorkflowKey {
+    WorkflowKey::new(
+        transition.namespace_id.clone(),
+        transition.workflow_id.clone(),
+    )
 }
 
 /// Applies a row to the workflow, except where the snapshots contain it already.
@@ -155,6 +208,8 @@ fn apply(workflow: &mut Workflow, transition: &Transition, seq: u64) -> Result<(
             continue;
         }
         live.run.apply_record(record)?;
+        live.run.state.entry_hash = evidence::entry_hash(&record.entry);
+        live.archive(record.clone());
         live.seq = seq;
         if live.projected_seq == 0 {
             live.unprojected_event_id = live.run.tail.front().map_or(1, |(id, _)| *id);

@@ -1,15 +1,18 @@
 //! The runtime: everything that one server process has in memory, and its background tasks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use steadfast_engine::Limits;
+use steadfast_ledger::skeleton::Shapes;
 use steadfast_store::Store;
 use tokio::sync::{Notify, watch};
 
 use crate::commit::Committer;
 use crate::error::{Result, RuntimeError};
+use crate::evidence::{Chains, Sealer, Sequencer, TreeHead};
 use crate::matching::Matching;
 use crate::namespaces::NamespaceRegistry;
 use crate::queries::DirectQueries;
@@ -31,6 +34,12 @@ pub struct Settings {
     pub long_poll: Duration,
     /// How often expired runs are looked for.
     pub retention_interval: Duration,
+    /// Runs with something due that are taken up from the store at a time.
+    pub wake_batch: usize,
+    /// Whether transitions leave entries in the log. Off only to measure what they cost.
+    pub evidence: bool,
+    /// Where payloads are in the API's messages: what entries hash without them.
+    pub shapes: Arc<Shapes>,
 }
 
 impl Default for Settings {
@@ -42,6 +51,9 @@ impl Default for Settings {
             projection_lag: 200_000,
             long_poll: Duration::from_secs(60),
             retention_interval: Duration::from_secs(60),
+            wake_batch: 2000,
+            evidence: true,
+            shapes: Arc::default(),
         }
     }
 }
@@ -70,7 +82,11 @@ pub(crate) struct Inner {
     pub(crate) projected: watch::Sender<u64>,
     pub(crate) project_now: Notify,
     /// Held while a batch is written.
-    pub(crate) projecting: tokio::sync::Mutex<()>,
+    pub(crate) projecting: tokio::sync::Mutex<Sequencer>,
+    /// The heads of the logs, as they are projected.
+    pub(crate) heads: watch::Sender<HashMap<String, TreeHead>>,
+    pub(crate) sealer: Sealer,
+    pub(crate) chains: Chains,
     pub(crate) stopping: watch::Sender<bool>,
     pub(crate) transitions: AtomicU64,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -88,6 +104,7 @@ impl Runtime {
             )));
         }
         let runtime = Self(Arc::new(Inner {
+            sealer: Sealer::new(settings.shapes.clone()),
             settings,
             store: store.clone(),
             shards: Shards::default(),
@@ -100,7 +117,9 @@ impl Runtime {
             recovered: Notify::new(),
             projected: watch::channel(projected).0,
             project_now: Notify::new(),
-            projecting: tokio::sync::Mutex::new(()),
+            projecting: tokio::sync::Mutex::default(),
+            heads: watch::Sender::default(),
+            chains: Chains::default(),
             stopping: watch::channel(false).0,
             transitions: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::current(),
@@ -116,6 +135,14 @@ impl Runtime {
             .map_err(|error| RuntimeError::Internal(format!("no thread for commits: {error}")))?;
         let _ = runtime.0.committer.set(committer);
         runtime.recover().await?;
+        let heads = runtime
+            .0
+            .projecting
+            .lock()
+            .await
+            .heads(&*runtime.0.store)
+            .await?;
+        runtime.0.heads.send_modify(|known| known.extend(heads));
         runtime.spawn_background();
         Ok(runtime)
     }

@@ -86,6 +86,14 @@ impl Shard {
         self.entries.insert(key, Entry::Ready(Box::new(workflow)));
     }
 
+    /// Takes a workflow out, to put it back in.
+    pub fn take(&mut self, key: &WorkflowKey) -> Option<Workflow> {
+        match self.entries.remove(key) {
+            Some(Entry::Ready(workflow)) => Some(*workflow),
+            _ => None,
+        }
+    }
+
     /// Drops everything.
     pub fn clear(&mut self) {
         self.entries.clear();

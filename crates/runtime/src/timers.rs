@@ -10,7 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use steadfast_engine::Time;
 use steadfast_engine::time::SECOND;
+use steadfast_store::DuePlace;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::aggregate::{Workflow, WorkflowKey};
 use crate::permit::Permit;
@@ -24,9 +26,6 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How often queues that are held up are looked at.
 const QUEUE_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Most runs that one scan takes up.
-const SCAN_LIMIT: usize = 20_000;
 
 /// Most workflows woken at the same time.
 const CONCURRENT_WAKES: usize = 64;
@@ -69,6 +68,29 @@ impl Timers {
     }
 }
 
+/// The look into the store's index of wake times: it goes on in batches, so that a backlog costs
+/// time, and not memory.
+struct Scan {
+    /// When the next batch is read.
+    next: Instant,
+    /// Where it begins; none for the beginning.
+    after: Option<DuePlace>,
+}
+
+impl Scan {
+    /// Where and when to go on after a batch, of which this is the last run if the batch is full.
+    ///
+    /// What is due before that run is in memory by now. What of it comes into the index later was in
+    /// memory when it was decided, within the horizon, and was armed then.
+    fn go_on(&mut self, last: Option<DuePlace>, now: Time) {
+        self.after = last;
+        let pause = last.map_or(SCAN_INTERVAL, |last| {
+            Duration::from_nanos(u64::try_from(last.at - now).unwrap_or(0)).min(SCAN_INTERVAL)
+        });
+        self.next = Instant::now() + pause;
+    }
+}
+
 impl Runtime {
     /// Remembers when the workflow's runs have something due, if that is soon. What is due later is
     /// in the store's index before it is forgotten here.
@@ -87,11 +109,17 @@ impl Runtime {
 
     /// Wakes what is due, until the server stops.
     pub(crate) async fn run_timers(self) {
-        let mut next_scan = tokio::time::Instant::now();
+        let mut scan = Scan {
+            next: Instant::now(),
+            after: None,
+        };
+        let mut next_rearm = Instant::now();
         loop {
-            if tokio::time::Instant::now() >= next_scan {
-                next_scan = tokio::time::Instant::now() + SCAN_INTERVAL;
-                self.scan_store().await;
+            if Instant::now() >= scan.next {
+                self.scan_store(&mut scan).await;
+            }
+            if Instant::now() >= next_rearm {
+                next_rearm = Instant::now() + SCAN_INTERVAL;
                 self.rearm_live().await;
             }
             let now = crate::clock::now();
@@ -107,7 +135,7 @@ impl Runtime {
             tokio::select! {
                 () = tokio::time::sleep(sleep) => {}
                 () = self.0.timers.sooner.notified() => {}
-                () = tokio::time::sleep_until(next_scan) => {}
+                () = tokio::time::sleep_until(scan.next.min(next_rearm)) => {}
             }
         }
     }
@@ -150,21 +178,34 @@ impl Runtime {
         }
     }
 
-    /// Takes up what the store says is due within the horizon.
-    async fn scan_store(&self) {
-        let before = crate::clock::now() + HORIZON;
-        match self.0.store.due_runs(before, SCAN_LIMIT).await {
+    /// Takes up the next batch of what the store says is due within the horizon.
+    async fn scan_store(&self, scan: &mut Scan) {
+        let now = crate::clock::now();
+        let limit = self.0.settings.wake_batch;
+        let due = self.0.store.due_runs(scan.after, now + HORIZON, limit);
+        match due.await {
             Ok(due) => {
-                for (at, run) in due {
+                let last = due.last().filter(|_| due.len() >= limit);
+                scan.go_on(last.map(|(place, _)| *place), now);
+                for (place, run) in due {
                     let key = WorkflowKey::new(run.namespace_id, run.workflow_id);
-                    let in_memory = self.0.shards.of(key.slot()).lock().ready(&key).is_some();
-                    if !in_memory {
-                        self.0.timers.push(at, key, run.run_id);
+                    if !self.has_in_memory(&key, &run.run_id) {
+                        self.0.timers.push(place.at, key, run.run_id);
                     }
                 }
             }
-            Err(error) => tracing::warn!(%error, "reading what is due failed: trying again later"),
+            Err(error) => {
+                tracing::warn!(%error, "reading what is due failed: trying again later");
+                scan.next = Instant::now() + SCAN_INTERVAL;
+            }
         }
+    }
+
+    /// Whether a run is in memory, and so is armed. Others of its workflow id say nothing of it.
+    fn has_in_memory(&self, key: &WorkflowKey, run_id: &str) -> bool {
+        let mut shard = self.0.shards.of(key.slot()).lock();
+        let workflow = shard.ready(key);
+        workflow.is_some_and(|workflow| workflow.runs.contains_key(run_id))
     }
 
     /// Arms live workflows again whose next deadline has come into the horizon.
@@ -184,6 +225,80 @@ impl Runtime {
             for (task, waiting) in self.0.matching.pair(&queue) {
                 self.hand_over(&queue, task, waiting).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_engine::proto::workflowservice::StartWorkflowExecutionRequest;
+    use steadfast_engine::time::duration;
+
+    use super::*;
+    use crate::Settings;
+    use crate::testing::{Bed, start};
+
+    fn settings() -> Settings {
+        Settings {
+            wake_batch: 10,
+            ..Settings::default()
+        }
+    }
+
+    /// Runs that are due, and that only the store knows.
+    async fn due_runs(count: usize) -> Bed {
+        let bed = Bed::open(settings()).await;
+        for number in 0..count {
+            bed.start(StartWorkflowExecutionRequest {
+                workflow_run_timeout: Some(duration(SECOND)),
+                ..start(&format!("flow-{number}"))
+            })
+            .await;
+        }
+        let store = bed.stop().await;
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        Bed::reopen(store, settings()).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_backlog_is_woken_batch_after_batch_without_a_pause() {
+        let bed = due_runs(45).await;
+        let patience = Instant::now() + SCAN_INTERVAL / 2;
+        while bed.runtime.counters().0 < 45 {
+            assert!(Instant::now() < patience, "{:?}", bed.runtime.counters());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_run_is_in_memory_only_if_it_is_there_itself() {
+        let bed = Bed::open(settings()).await;
+        let run_id = bed.start(start("flow")).await;
+        let key = bed.key("flow");
+        assert!(bed.runtime.has_in_memory(&key, &run_id));
+        assert!(!bed.runtime.has_in_memory(&key, "another"));
+        assert!(!bed.runtime.has_in_memory(&bed.key("other"), &run_id));
+    }
+
+    #[test]
+    fn a_scan_goes_on_when_the_last_batch_is_used_up() {
+        let mut scan = Scan {
+            next: Instant::now(),
+            after: None,
+        };
+        let at = |at| DuePlace { at, tie: 1 };
+        let table = [
+            (None, SCAN_INTERVAL),
+            (Some(at(-5)), Duration::ZERO),
+            (Some(at(5 * SECOND)), Duration::from_secs(5)),
+            (Some(at(50 * SECOND)), SCAN_INTERVAL),
+        ];
+        for (last, pause) in table {
+            let before = Instant::now();
+            scan.go_on(last, 0);
+            assert_eq!(scan.after, last);
+            assert!(scan.next >= before + pause, "{last:?}");
+            assert!(scan.next <= Instant::now() + pause, "{last:?}");
         }
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use prost::Message;
 use steadfast_engine::workflow_task::Poller;
-use steadfast_engine::{Cx, Effect, Run, Transition};
+use steadfast_engine::{Cx, Effect, Run, RunState, Transition};
 use steadfast_store::RunRef;
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
 use crate::clock::RandomIds;
 use crate::commit::{AfterCommit, Ticket};
 use crate::error::{Result, RuntimeError};
+use crate::evidence;
 use crate::handout::{ActivityHandout, Delivery, WorkflowTaskHandout};
 use crate::matching::{QueueKey, QueueKind, Task, Waiting};
 use crate::permit::Permit;
@@ -29,7 +30,8 @@ impl Runtime {
     ///
     /// `run_id` names a run that must be in memory besides the current one (empty for none). What is
     /// due by now happens first. If the process dies at the await, the transition is either wholly
-    /// in the journal or not at all, and the caller knows nothing yet.
+    /// in the journal or not at all, and the caller knows nothing yet. If `decide` fails, nothing of
+    /// what it did is recorded.
     pub(crate) async fn transact<R>(
         &self,
         permit: &Permit,
@@ -61,7 +63,7 @@ impl Runtime {
             let Some((workflow, dirty)) = shard.ready_with_dirty(key) else {
                 continue;
             };
-            if !has_run(workflow, run_id) {
+            if workflow.spoiled || !has_run(workflow, run_id) {
                 continue;
             }
             let decided = self.decide(permit, key, workflow, decide);
@@ -112,7 +114,18 @@ impl Runtime {
             permit.cause(),
         );
         wake_what_is_due(workflow, &mut cx);
+        let before = changes(workflow, &cx);
         let result = decide(workflow, &mut cx);
+        if result.is_err() && changes(workflow, &cx) > before {
+            // Steps are applied as they are made, and cannot be taken back one by one.
+            workflow.spoiled = true;
+            workflow.dirty = true;
+            return Decided {
+                result,
+                ticket: self.committer().ticket(workflow.last_seq),
+                was_dirty,
+            };
+        }
         for live in workflow.runs.values_mut() {
             live.run.enforce_limits(&mut cx);
         }
@@ -129,9 +142,15 @@ impl Runtime {
         let mut transition = Transition {
             namespace_id: key.namespace_id.clone(),
             workflow_id: key.workflow_id.clone(),
-            deleted_run_ids: workflow.take_deletions(),
             ..Transition::default()
         };
+        for state in workflow.take_deletions() {
+            if self.0.settings.evidence {
+                let entry = evidence::deletion(cx.namespace, &state, cx.now, &cx.cause);
+                transition.entries.push(entry);
+            }
+            transition.deleted_run_ids.push(state.run_id);
+        }
         for run in std::mem::take(&mut cx.new_runs) {
             let run_id = run.state.run_id.clone();
             transition.current_run_id.clone_from(&run_id);
@@ -156,15 +175,15 @@ impl Runtime {
             }
         }
         let (reserved, effects) = self.match_waiting_pollers(key, workflow, &mut cx, effects);
-        let mut changed = Vec::new();
         for live in workflow.runs.values_mut() {
-            if let Some(record) = live.run.take_record(&cx) {
-                changed.push(record.run_id.clone());
-                transition.records.push(record);
-            }
+            transition.records.extend(live.run.take_record(&cx));
         }
         // A new run's first record comes after the record of the run that it follows.
         transition.records.sort_by_key(|record| record.n == 1);
+        if self.0.settings.evidence {
+            let records = &mut transition.records;
+            evidence::seal(&self.0.sealer, cx.namespace, workflow, records);
+        }
         let after = self.after_commit(key.clone(), reserved, effects);
         let is_empty = transition.records.is_empty()
             && transition.deleted_run_ids.is_empty()
@@ -172,15 +191,16 @@ impl Runtime {
         if is_empty {
             self.run_when_durable(self.committer().ticket(workflow.last_seq), after);
         } else {
-            let seq = self
-                .committer()
-                .append(key.slot(), transition.encode_row(), after);
+            let leaves = evidence::leaves(&transition);
+            let row = transition.encode_row();
+            let seq = self.committer().append(key.slot(), row, leaves, after);
             self.0.transitions.fetch_add(1, Ordering::Relaxed);
             workflow.last_seq = seq;
             workflow.dirty = true;
-            for run_id in &changed {
-                if let Some(live) = workflow.runs.get_mut(run_id) {
+            for record in transition.records {
+                if let Some(live) = workflow.runs.get_mut(&record.run_id) {
                     live.seq = seq;
+                    live.archive(record);
                     if let Some(changed) = &live.changed {
                         changed.send_modify(|changes| *changes += 1);
                     }
@@ -402,6 +422,10 @@ impl Runtime {
             match self.look_up(key, run_id) {
                 LookUp::Ready => return Ok(()),
                 LookUp::RunMissing => return self.load_named_run(key, run_id).await,
+                LookUp::Spoiled => {
+                    let _no_projection = self.0.projecting.lock().await;
+                    self.restore(key).await?;
+                }
                 // An error only says that it is there, or that loading failed: look again.
                 LookUp::Loading(mut receiver) => drop(receiver.recv().await),
                 LookUp::Absent => {
@@ -419,6 +443,7 @@ impl Runtime {
     fn look_up(&self, key: &WorkflowKey, run_id: &str) -> LookUp {
         let mut shard = self.0.shards.of(key.slot()).lock();
         match shard.find(key) {
+            Found::Ready(workflow) if workflow.spoiled => LookUp::Spoiled,
             Found::Ready(workflow) if has_run(workflow, run_id) => LookUp::Ready,
             Found::Ready(workflow) => {
                 // Not evicted while we read, so that what we read cannot be outdated.
@@ -449,7 +474,7 @@ impl Runtime {
         }
     }
 
-    async fn load(&self, key: &WorkflowKey) -> Result<Workflow> {
+    pub(crate) async fn load(&self, key: &WorkflowKey) -> Result<Workflow> {
         let mut workflow = Workflow {
             used: crate::clock::now(),
             ..Workflow::default()
@@ -510,7 +535,7 @@ impl Runtime {
     pub(crate) fn offer_outstanding(&self, key: &WorkflowKey) {
         let effects: Vec<Effect> = {
             let mut shard = self.0.shards.of(key.slot()).lock();
-            let Some(workflow) = shard.ready(key) else {
+            let Some(workflow) = shard.ready(key).filter(|workflow| !workflow.spoiled) else {
                 return;
             };
             let now = crate::clock::now();
@@ -550,6 +575,8 @@ enum LookUp {
     Ready,
     /// It is there, but not the run that is asked for.
     RunMissing,
+    /// It is there, with steps that were given up.
+    Spoiled,
     Loading(tokio::sync::broadcast::Receiver<()>),
     /// The caller has to load it.
     Absent,
@@ -562,17 +589,12 @@ struct Decided<R> {
 }
 
 impl Workflow {
-    fn take_deletions(&mut self) -> Vec<String> {
-        let gone: Vec<String> = self
-            .deleted
-            .iter()
-            .filter(|run_id| self.runs.contains_key(*run_id))
-            .cloned()
-            .collect();
-        for run_id in &gone {
-            self.runs.remove(run_id);
-        }
-        gone
+    /// Takes deleted runs out of memory: their last states.
+    fn take_deletions(&mut self) -> Vec<RunState> {
+        let gone = self.deleted.iter();
+        gone.filter_map(|run_id| self.runs.remove(run_id))
+            .map(|live| live.run.state)
+            .collect()
     }
 }
 
@@ -633,6 +655,12 @@ fn has_run(workflow: &Workflow, run_id: &str) -> bool {
     run_id.is_empty() || workflow.runs.contains_key(run_id)
 }
 
+/// Counts what is going to be recorded.
+fn changes(workflow: &Workflow, cx: &Cx<'_>) -> usize {
+    let steps = workflow.runs.values().map(|live| live.run.step_count());
+    steps.sum::<usize>() + cx.new_runs.len() + workflow.deleted.len()
+}
+
 /// Does what is due. Nobody's call causes that, whoever happens to call.
 fn wake_what_is_due(workflow: &mut Workflow, cx: &mut Cx<'_>) {
     let caller = std::mem::replace(&mut cx.cause, Permit::internal("timer").cause());
@@ -642,4 +670,99 @@ fn wake_what_is_due(workflow: &mut Workflow, cx: &mut Cx<'_>) {
         }
     }
     cx.cause = caller;
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_engine::proto::enums::{EventType, WorkflowIdConflictPolicy};
+    use steadfast_engine::proto::workflowservice::SignalWithStartWorkflowExecutionRequest;
+    use steadfast_engine::{Error as EngineError, Limits};
+
+    use super::*;
+    use crate::Settings;
+    use crate::testing::{Bed, start};
+
+    async fn open(signals: i64) -> Bed {
+        Bed::open(Settings {
+            limits: Limits {
+                signals,
+                ..Limits::default()
+            },
+            ..Settings::default()
+        })
+        .await
+    }
+
+    async fn types(bed: &Bed) -> Vec<EventType> {
+        let events = bed.history("flow", "").await;
+        events.iter().map(|event| event.event_type()).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_decision_did_before_it_failed_is_not_there() {
+        let bed = open(100).await;
+        let run_id = bed.start(start("flow")).await;
+        let key = bed.key("flow");
+        let mut expected = types(&bed).await;
+        for round in 0..20 {
+            // Rows that are neither projected nor, perhaps, durable when the decision fails.
+            bed.signal("flow", 10).await.expect("signalled");
+            expected.push(EventType::WorkflowExecutionSignaled);
+            let (failed, _) = bed
+                .runtime
+                .transact_early(&bed.permit, &key, "", |workflow, cx| {
+                    let run = &mut workflow.current_live().expect("there").run;
+                    if round % 2 == 0 {
+                        let end = "it does not end".to_owned();
+                        run.terminate(cx, end, None, String::new(), Vec::new())?;
+                    } else {
+                        run.signal(cx, Default::default())?;
+                        let run = Run::begin(cx, Default::default());
+                        cx.new_runs.push(run);
+                    }
+                    Err::<(), _>(RuntimeError::invalid("no"))
+                })
+                .await
+                .expect("decided");
+            assert!(matches!(
+                failed,
+                Err(RuntimeError::Engine(EngineError::InvalidArgument(_)))
+            ));
+            match round % 3 {
+                0 => bed.runtime.project_all().await.expect("projected"),
+                1 => assert_eq!(types(&bed).await, expected, "{round}"),
+                _ => {}
+            }
+        }
+        assert_eq!(types(&bed).await, expected);
+        assert_eq!(bed.history("flow", &run_id).await.len(), expected.len());
+        // Nor is it on disk, in the projections or in the journal.
+        let store = bed.stop().await;
+        let bed = Bed::reopen(store, Settings::default()).await;
+        assert_eq!(types(&bed).await, expected);
+        bed.answer([]).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_refused_signal_that_was_to_start_a_workflow_ends_none() {
+        let bed = open(0).await;
+        bed.start(start("flow")).await;
+        let before = types(&bed).await;
+        let start = start("flow");
+        let request = SignalWithStartWorkflowExecutionRequest {
+            namespace: start.namespace,
+            workflow_id: start.workflow_id,
+            workflow_type: start.workflow_type,
+            task_queue: start.task_queue,
+            signal_name: "one too many".into(),
+            workflow_id_conflict_policy: WorkflowIdConflictPolicy::TerminateExisting as i32,
+            ..Default::default()
+        };
+        let refused = bed.runtime.signal_with_start(&bed.permit, request).await;
+        assert!(matches!(
+            refused.map(|_| ()),
+            Err(RuntimeError::Engine(EngineError::ResourceExhausted(_)))
+        ));
+        assert_eq!(types(&bed).await, before);
+    }
 }

@@ -136,7 +136,8 @@ pub fn type_search_attributes(namespace: &Namespace, attributes: &mut Option<Sea
     }
 }
 
-fn type_name(value_type: IndexedValueType) -> &'static str {
+/// The name of a type.
+pub fn type_name(value_type: IndexedValueType) -> &'static str {
     match value_type {
         IndexedValueType::Text => "Text",
         IndexedValueType::Keyword => "Keyword",

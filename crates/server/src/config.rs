@@ -30,6 +30,38 @@ pub struct Config {
     pub insecure: bool,
     /// Threads that serve requests; 0 for as many as there are cores.
     pub threads: usize,
+    /// The tamper-evident log.
+    pub evidence: EvidenceConfig,
+}
+
+/// The tamper-evident log.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvidenceConfig {
+    /// What the origins of the logs begin with, such as `agents.example.com/log`: the namespace
+    /// comes after it. Empty for a name that is made of the store's id.
+    pub origin: String,
+    /// File with the key that signs checkpoints; made if it is not there. Beside the store by
+    /// default.
+    pub key: Option<PathBuf>,
+    /// File with the newest checkpoints that were signed; made if it is not there. Beside the store
+    /// by default. Not to be restored together with the store: it is what shows that the store was.
+    pub anchor: Option<PathBuf>,
+    /// Witnesses that cosign checkpoints.
+    pub witnesses: Vec<WitnessConfig>,
+    /// No log at all: only to measure what it costs.
+    #[serde(skip)]
+    pub off_for_benchmarks: bool,
+}
+
+/// A witness (`c2sp.org/tlog-witness`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its submission prefix: checkpoints are sent to `<url>/add-checkpoint`.
+    pub url: String,
+    /// Its verifier key.
+    pub key: String,
 }
 
 /// The store.
@@ -109,6 +141,7 @@ impl Default for Config {
             log: LogConfig::default(),
             insecure: false,
             threads: 0,
+            evidence: EvidenceConfig::default(),
         }
     }
 }
@@ -163,12 +196,22 @@ impl Config {
             .into_iter()
             .flatten()
             .find(|address| !address.ip().is_loopback());
-        match open {
-            Some(address) if !self.insecure => Err(format!(
+        if let Some(address) = open
+            && !self.insecure
+        {
+            return Err(format!(
                 "{address} can be reached by other machines, but nobody is authenticated: serve a loopback address, or say insecure"
-            )),
-            _ => Ok(()),
+            ));
         }
+        for namespace in &self.namespaces {
+            if namespace.retention_hours == 0 {
+                return Err(format!(
+                    "namespace {}: retention_hours has to be at least 1",
+                    namespace.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The runtime's settings.
@@ -197,6 +240,8 @@ impl Config {
             long_poll: of
                 .long_poll_seconds
                 .map_or(defaults.long_poll, Duration::from_secs),
+            evidence: !self.evidence.off_for_benchmarks,
+            shapes: crate::shapes::shapes(),
             ..defaults
         }
     }
@@ -217,6 +262,17 @@ mod tests {
     fn unknown_keys_are_refused_with_their_name() {
         let error = Config::parse("[store]\npaht = 'x'").expect_err("a typo is refused");
         assert!(error.contains("paht"), "{error}");
+    }
+
+    #[test]
+    fn a_retention_of_nothing_is_refused() {
+        let parse = |hours: u32| {
+            let text = format!("[[namespaces]]\nname = 'n'\nretention_hours = {hours}");
+            Config::parse(&text).expect("parses")
+        };
+        assert!(parse(1).check().is_ok());
+        let error = parse(0).check().expect_err("refused");
+        assert_eq!(error, "namespace n: retention_hours has to be at least 1");
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod config;
 pub mod grpc;
 pub mod http;
 pub mod serve;
+pub mod shapes;
 pub mod telemetry;
 
 pub use config::Config;

@@ -1,11 +1,13 @@
 //! Starting and stopping a server.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast_api::operatorservice::operator_service_server::OperatorServiceServer;
 use steadfast_api::workflowservice::workflow_service_server::WorkflowServiceServer;
+use steadfast_engine::proto::enums::IndexedValueType;
 use steadfast_runtime::Runtime;
 use steadfast_runtime::namespaces::Namespace;
 use steadfast_store::sqlite::{SqliteOptions, SqliteStore};
@@ -131,18 +133,51 @@ fn open_store(config: &Config) -> Result<SqliteStore, ServerError> {
     let path = &config.store.path;
     let opened = match path.as_os_str() == ":memory:" {
         true => SqliteStore::open_in_memory(),
-        false => SqliteStore::open(
-            path,
-            SqliteOptions {
-                projection_pragmas: config.store.pragmas.clone().into_iter().collect(),
-                ..SqliteOptions::default()
-            },
-        ),
+        false => {
+            let (options, warnings) = sqlite_options(&config.store.pragmas);
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
+            SqliteStore::open(path, options)
+        }
     };
     opened.map_err(|error| ServerError::Store {
         path: path.display().to_string(),
         error,
     })
+}
+
+/// The store's options with pragmas for both of its files, and what whoever set them must know.
+fn sqlite_options(pragmas: &BTreeMap<String, String>) -> (SqliteOptions, Vec<String>) {
+    let mut kept = Vec::new();
+    let mut warnings = Vec::new();
+    for (name, value) in pragmas {
+        let (name, value) = (name.trim().to_lowercase(), value.trim());
+        let is_one_of = |values: &[&str]| values.iter().any(|of| of.eq_ignore_ascii_case(value));
+        match name.as_str() {
+            "journal_mode" if !is_one_of(&["wal"]) => {
+                warnings.push(format!(
+                    "the pragma journal_mode={value} is IGNORED: the store works with a \
+                     write-ahead log only"
+                ));
+                continue;
+            }
+            "synchronous" if !is_one_of(&["full", "2", "extra", "3"]) => {
+                warnings.push(format!(
+                    "the pragma synchronous={value} makes the journal UNSAFE: a power failure may \
+                     lose, or damage, what was acknowledged"
+                ));
+            }
+            _ => {}
+        }
+        kept.push((name, value.to_owned()));
+    }
+    let options = SqliteOptions {
+        journal_pragmas: kept.clone(),
+        projection_pragmas: kept,
+        ..SqliteOptions::default()
+    };
+    (options, warnings)
 }
 
 /// Makes a namespace if it is not there, and adds the search attributes that it lacks.
@@ -154,25 +189,50 @@ async fn ensure_namespace(runtime: &Runtime, config: &NamespaceConfig) -> Result
             ..Namespace::new(&config.name)
         },
     };
-    for (name, type_name) in &config.search_attributes {
-        let Some(value_type) = steadfast_runtime::visibility::type_by_name(type_name) else {
-            return Err(ServerError::Config(format!(
-                "search attribute {name} has the unknown type {type_name:?}"
-            )));
-        };
-        let number = value_type as i32;
+    let wanted = search_attributes(&namespace, config).map_err(ServerError::Config)?;
+    for (name, number) in wanted {
         runtime
             .store()
-            .add_search_attribute(&namespace.id, name, number)
+            .add_search_attribute(&namespace.id, &name, number)
             .await
             .map_err(steadfast_runtime::RuntimeError::from)?;
-        namespace.search_attributes.insert(name.clone(), number);
+        namespace.search_attributes.insert(name, number);
     }
     runtime
         .namespaces()
         .put(&**runtime.store(), namespace)
         .await?;
     Ok(())
+}
+
+/// The search attributes that a namespace is to have, with their types as numbers.
+fn search_attributes(
+    namespace: &Namespace,
+    config: &NamespaceConfig,
+) -> Result<Vec<(String, i32)>, String> {
+    let mut wanted = Vec::new();
+    for (name, type_name) in &config.search_attributes {
+        let Some(value_type) = steadfast_runtime::visibility::type_by_name(type_name) else {
+            return Err(format!(
+                "search attribute {name} has the unknown type {type_name:?}"
+            ));
+        };
+        let number = value_type as i32;
+        // Runs have values of the type that is there, and their index is for that type.
+        if let Some(present) = namespace.search_attributes.get(name)
+            && *present != number
+        {
+            let present = IndexedValueType::try_from(*present)
+                .map_or("of another type", steadfast_runtime::visibility::type_name);
+            return Err(format!(
+                "search attribute {name} of namespace {} is {present} and cannot become \
+                 {type_name}: give the new one another name",
+                config.name
+            ));
+        }
+        wanted.push((name.clone(), number));
+    }
+    Ok(wanted)
 }
 
 async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), ServerError> {
@@ -234,5 +294,64 @@ async fn serve_http(listener: TcpListener, runtime: Runtime) {
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "serving HTTP failed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pragmas_reach_both_files_and_none_weakens_the_journal_silently() {
+        let table: [(&str, &str, bool, bool); 9] = [
+            ("mmap_size", "1048576", true, false),
+            ("journal_mode", "WAL", true, false),
+            ("journal_mode", "delete", false, true),
+            ("Journal_Mode", "off", false, true),
+            ("synchronous", "FULL", true, false),
+            ("synchronous", "3", true, false),
+            ("synchronous", "normal", true, true),
+            ("SYNCHRONOUS", " off ", true, true),
+            ("synchronous", "0", true, true),
+        ];
+        for (name, value, applied, warned) in table {
+            let pragmas = [(name.to_owned(), value.to_owned())].into();
+            let (options, warnings) = sqlite_options(&pragmas);
+            let expected: Vec<_> = [(name.to_lowercase(), value.trim().to_owned())]
+                .into_iter()
+                .filter(|_| applied)
+                .collect();
+            assert_eq!(options.journal_pragmas, expected, "{name}={value}");
+            assert_eq!(options.projection_pragmas, expected, "{name}={value}");
+            assert_eq!(!warnings.is_empty(), warned, "{name}={value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_search_attribute_keeps_its_type() {
+        let store = SqliteStore::open_in_memory().expect("a store");
+        let runtime = Runtime::open(Arc::new(store), Default::default())
+            .await
+            .expect("a runtime");
+        let with = |attributes: &[(&str, &str)]| NamespaceConfig {
+            search_attributes: attributes
+                .iter()
+                .map(|(name, of)| ((*name).to_owned(), (*of).to_owned()))
+                .collect(),
+            ..NamespaceConfig::named("default")
+        };
+        let first = with(&[("Customer", "Keyword")]);
+        ensure_namespace(&runtime, &first).await.expect("made");
+        ensure_namespace(&runtime, &first).await.expect("there");
+        let changed = with(&[("Amount", "Int"), ("Customer", "Int")]);
+        let refused = ensure_namespace(&runtime, &changed).await;
+        let message = refused.expect_err("refused").to_string();
+        assert!(
+            message.contains("Customer of namespace default is Keyword and cannot become Int"),
+            "{message}"
+        );
+        let namespace = runtime.namespaces().by_name("default").expect("there");
+        let expected = [("Customer".to_owned(), IndexedValueType::Keyword as i32)];
+        assert_eq!(namespace.search_attributes, expected.into());
     }
 }

@@ -212,5 +212,6 @@ fn projection(number: i64) -> RunProjection {
         }),
         pending_tasks: Vec::new(),
         delete_at: None,
+        records: None,
     }
 }

@@ -145,6 +145,7 @@ async fn project(
                 .collect(),
             runs: projections,
             deleted: Vec::new(),
+            ..ProjectionBatch::default()
         };
         generating += cpu(ClockId::ProcessCPUTime) - before;
         let before = Instant::now();
@@ -248,6 +249,7 @@ fn projection(number: u64, stage: Stage) -> RunProjection {
         }),
         pending_tasks: Vec::new(),
         delete_at: close_time.map(|time| time + 86_400_000_000_000),
+        records: None,
     }
 }
 

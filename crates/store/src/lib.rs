@@ -29,6 +29,15 @@ pub struct JournalRow {
     pub bytes: Vec<u8>,
 }
 
+/// The place of a run among those that have something due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DuePlace {
+    /// When it is due: its `wake_at`.
+    pub at: Time,
+    /// Tells runs apart that are due at the same time, in no order that means anything.
+    pub tie: i64,
+}
+
 /// Names one run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunRef {
@@ -56,6 +65,47 @@ pub struct HistoryPage {
     pub first_event_id: i64,
     /// The encoded events, in order; event `i` has id `first_event_id + i`.
     pub events: Vec<Vec<u8>>,
+}
+
+/// Consecutive records of one run, without what is stored elsewhere, written together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordPage {
+    /// Number of the first record.
+    pub first_n: u64,
+    /// The size of the namespace's log before any of the records' entries was in it.
+    pub log_from: u64,
+    /// The encoded records, in order; record `i` has number `first_n + i`.
+    pub records: Vec<Vec<u8>>,
+}
+
+/// What one batch adds to the log of one namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogProjection {
+    /// Id of the namespace.
+    pub namespace_id: String,
+    /// Index of the first entry: the log's size before ([`StoreError::Conflict`] otherwise).
+    pub first_index: u64,
+    /// The entries' exact bytes.
+    pub entries: Vec<bytes::Bytes>,
+    /// The tiles of the tree that changed, as far as they have come: level, index, hashes.
+    pub tiles: Vec<(u8, u64, Vec<u8>)>,
+    /// Entries of the chain that belongs to no run, after this batch.
+    pub chain_n: u64,
+    /// Leaf hash of the last of them.
+    pub chain_hash: Option<Vec<u8>>,
+}
+
+/// How far the log of a namespace has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// Id of the namespace.
+    pub namespace_id: String,
+    /// Number of entries.
+    pub size: u64,
+    /// Entries of the chain that belongs to no run.
+    pub chain_n: u64,
+    /// Leaf hash of the last of them.
+    pub chain_hash: Option<Vec<u8>>,
 }
 
 /// What visibility shows of a run.
@@ -141,6 +191,8 @@ pub struct RunProjection {
     pub pending_tasks: Vec<PendingTask>,
     /// For a closed run: when its retention is over. None while running.
     pub delete_at: Option<Time>,
+    /// Records that were not stored yet.
+    pub records: Option<RecordPage>,
 }
 
 /// One batch of the projector, written in one transaction.
@@ -155,6 +207,8 @@ pub struct ProjectionBatch {
     pub current_runs: Vec<(String, String, Option<String>)>,
     /// Runs to delete with all that belongs to them.
     pub deleted: Vec<RunRef>,
+    /// What is added to logs.
+    pub logs: Vec<LogProjection>,
 }
 
 /// Which visibility rows to list.
@@ -248,9 +302,39 @@ pub trait Store: Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<(i64, Vec<u8>)>, StoreError>;
 
-    /// Runs whose `wake_at` is at or before `before`, earliest first: `(wake_at, run)`.
-    async fn due_runs(&self, before: Time, limit: usize)
-    -> Result<Vec<(Time, RunRef)>, StoreError>;
+    /// The page that holds a run's record `n` or, if there is none, the first one after it. Answers
+    /// also for a deleted run while another run's history begins with its.
+    async fn record_page(&self, run: &RunRef, n: u64) -> Result<Option<RecordPage>, StoreError>;
+
+    /// All logs.
+    async fn logs(&self) -> Result<Vec<LogState>, StoreError>;
+
+    /// Entries of a namespace's log from `first` on, in order: at most `count`, stopping after
+    /// `max_bytes` (but at least one entry if there is one).
+    async fn log_entries(
+        &self,
+        namespace_id: &str,
+        first: u64,
+        count: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// The hashes of a tile of a namespace's log, as far as it has come.
+    async fn log_tile(
+        &self,
+        namespace_id: &str,
+        level: u8,
+        index: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Runs whose `wake_at` is at or before `before`, earliest first; with `after`, only those that
+    /// come after it.
+    async fn due_runs(
+        &self,
+        after: Option<DuePlace>,
+        before: Time,
+        limit: usize,
+    ) -> Result<Vec<(DuePlace, RunRef)>, StoreError>;
 
     /// The earliest `wake_at` of all runs that is later than `after`.
     async fn next_wake(&self, after: Time) -> Result<Option<Time>, StoreError>;

@@ -45,6 +45,7 @@ fn batch(position: u64) -> ProjectionBatch {
         visibility: None,
         pending_tasks: Vec::new(),
         delete_at: None,
+        records: None,
     };
     ProjectionBatch {
         position,
@@ -127,7 +128,7 @@ async fn a_second_process_is_kept_out() {
 
 #[test]
 fn files_of_a_newer_release_are_refused_and_left_alone() {
-    for file in ["steadfast.db", "steadfast.journal.db"] {
+    for (file, supported) in [("steadfast.db", 2), ("steadfast.journal.db", 1)] {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("steadfast.db");
         drop(open(&path).expect("a store"));
@@ -139,7 +140,7 @@ fn files_of_a_newer_release_are_refused_and_left_alone() {
         let error = open(&path).err();
         let expected = StoreError::TooNew {
             found: 99,
-            supported: 1,
+            supported,
         };
         assert_eq!(error, Some(expected), "{file}");
     }

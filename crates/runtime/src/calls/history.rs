@@ -100,22 +100,18 @@ impl Runtime {
         if let Some(token) = &token {
             run_id.clone_from(&token.run_id);
         }
-        let max_events = i64::try_from(page_size(request.maximum_page_size)).unwrap_or(i64::MAX);
-        let mut view = self.view(&key, &run_id, 1).await?;
-        let last = token.map_or(view.part.last, |token| {
-            token.next_event_id.min(view.part.last)
-        });
-        let first = (last - max_events + 1).max(1);
-        view = self.view(&key, &view.run_id, first).await?;
-        view.part.last = last;
-        let run_id = view.run_id.clone();
-        let (mut events, _) = view
-            .part
-            .read(self, &key, &run_id, usize::MAX, usize::MAX)
+        let max_events = page_size(request.maximum_page_size);
+        let View {
+            run_id, mut part, ..
+        } = self.view(&key, &run_id, 1).await?;
+        if let Some(token) = token {
+            part.last = part.last.min(token.next_event_id);
+        }
+        let (events, next) = part
+            .read_reverse(self, &key, &run_id, HISTORY_PAGE_BYTES, max_events)
             .await?;
-        events.reverse();
-        let next_page_token = match first > 1 {
-            true => next_token(&run_id, first - 1).encode_to_vec(),
+        let next_page_token = match next > 0 {
+            true => next_token(&run_id, next).encode_to_vec(),
             false => Vec::new(),
         };
         Ok(GetWorkflowExecutionHistoryReverseResponse {
@@ -221,5 +217,71 @@ fn page_size(asked: i32) -> usize {
     match usize::try_from(asked) {
         Ok(0) | Err(_) => PAGE_EVENTS,
         Ok(asked) => asked.min(PAGE_EVENTS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_engine::proto::workflowservice::TerminateWorkflowExecutionRequest;
+
+    use super::*;
+    use crate::Settings;
+    use crate::testing::{Bed, execution, start};
+
+    /// The pages of a history from the end.
+    async fn pages(bed: &Bed, maximum_page_size: i32) -> Vec<Vec<HistoryEvent>> {
+        let mut pages = Vec::new();
+        let mut next_page_token = Vec::new();
+        loop {
+            let request = GetWorkflowExecutionHistoryReverseRequest {
+                namespace: start("").namespace,
+                execution: execution("flow", ""),
+                maximum_page_size,
+                next_page_token,
+            };
+            let page = bed.runtime.get_history_reverse(&bed.permit, request).await;
+            let page = page.expect("a page");
+            pages.push(page.history.expect("events").events);
+            next_page_token = page.next_page_token;
+            if next_page_token.is_empty() {
+                return pages;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn pages_from_the_end_have_a_bound_in_bytes_and_in_events() {
+        const EVENT_BYTES: usize = 1024 * 1024;
+        let bed = Bed::open(Settings::default()).await;
+        bed.start(start("flow")).await;
+        for _ in 0..6 {
+            bed.signal("flow", EVENT_BYTES).await.expect("signalled");
+        }
+        // From memory, from the store, and from both.
+        for round in 0..3 {
+            if round == 1 {
+                let request = TerminateWorkflowExecutionRequest {
+                    namespace: start("").namespace,
+                    workflow_execution: execution("flow", ""),
+                    ..Default::default()
+                };
+                let terminated = bed.runtime.terminate_workflow(&bed.permit, request).await;
+                terminated.expect("terminated");
+            } else {
+                bed.runtime.project_all().await.expect("projected");
+            }
+            let mut expected = bed.history("flow", "").await;
+            expected.reverse();
+            for (size, count) in [(0, 4), (1, expected.len()), (3, 4)] {
+                let pages = pages(&bed, size).await;
+                assert_eq!(pages.concat(), expected, "{round} {size}");
+                assert!(pages.len() >= count.min(3), "{round} {size}");
+                for page in pages {
+                    let bytes: usize = page.iter().map(Message::encoded_len).sum();
+                    assert!(bytes < HISTORY_PAGE_BYTES + EVENT_BYTES + 1024, "{bytes}");
+                    assert!(size == 0 || page.len() <= size as usize, "{round} {size}");
+                }
+            }
+        }
     }
 }

@@ -68,7 +68,46 @@ fn deadline(metadata: &MetadataMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use steadfast_api::operatorservice::operator_service_server::OperatorService;
+    use steadfast_api::workflowservice::workflow_service_server::WorkflowService;
+    use tonic::Request;
+
     use super::*;
+
+    /// A service of which nothing is written.
+    struct Nothing;
+
+    #[tonic::async_trait]
+    impl WorkflowService for Nothing {}
+
+    #[tonic::async_trait]
+    impl OperatorService for Nothing {}
+
+    #[tokio::test]
+    async fn a_method_that_is_not_written_says_which_it_is() {
+        let answers = [
+            (
+                WorkflowService::start_batch_operation(&Nothing, Request::new(Default::default()))
+                    .await
+                    .err(),
+                "StartBatchOperation",
+            ),
+            (
+                OperatorService::list_nexus_endpoints(&Nothing, Request::new(Default::default()))
+                    .await
+                    .err(),
+                "ListNexusEndpoints",
+            ),
+        ];
+        for (status, method) in answers {
+            let status = status.expect("an error");
+            assert_eq!(status.code(), tonic::Code::Unimplemented);
+            assert_eq!(
+                status.message(),
+                format!("Steadfast does not implement {method} yet")
+            );
+        }
+    }
 
     #[test]
     fn the_timeout_header_has_a_unit_and_at_most_eight_digits() {

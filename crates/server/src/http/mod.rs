@@ -1,5 +1,7 @@
 //! HTTP: health and counters.
 
+mod evidence;
+
 use axum::extract::State;
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
@@ -13,7 +15,8 @@ pub fn router(runtime: Runtime) -> Router {
         .route("/", get(index))
         .route("/healthz", get(health))
         .route("/api/v1/status", get(status))
-        .with_state(runtime)
+        .with_state(runtime.clone())
+        .merge(evidence::router(runtime))
 }
 
 async fn index() -> Html<&'static str> {

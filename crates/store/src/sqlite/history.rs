@@ -1,11 +1,12 @@
 //! Pages of encoded history events.
 //!
-//! A page's row holds its events one after the other, each with its length before it. Rows are
+//! A page's row holds its events one after the other ([`super::framing`]). Rows are
 //! only ever added, or deleted with the whole branch.
 
 use rusqlite::{Connection, params};
 
 use super::connection::{error, execute};
+use super::framing::{push, split};
 use crate::{HistoryPage, StoreError};
 
 /// `page_id = run_key << EVENT_ID_BITS | first_event_id`.
@@ -26,7 +27,7 @@ pub(super) fn insert(
         let mut next = first;
         let mut bytes = Vec::with_capacity(page.events.iter().map(|event| event.len() + 3).sum());
         for event in &page.events {
-            push_event(&mut bytes, event);
+            push(&mut bytes, event);
             next += 1;
             if bytes.len() >= ROW_BYTES {
                 insert_row(connection, page_id(run_key, first)?, &bytes)?;
@@ -89,7 +90,7 @@ pub(super) fn read(
     let mut taken = Taken::new(range);
     while let Some(row) = rows.next().map_err(error)? {
         let bytes = row.get_ref(1).map_err(error)?.as_blob();
-        let events = split_events(bytes.map_err(|failure| error(failure.into()))?)?;
+        let events = split(bytes.map_err(|failure| error(failure.into()))?)?;
         let first = row.get::<_, i64>(0).map_err(error)? & MAX_EVENT_ID;
         for (event_id, event) in (first..).zip(events) {
             if !taken.push(event_id, event) {
@@ -118,7 +119,7 @@ pub(super) fn read_reverse(
     let mut taken = Taken::new(range);
     while let Some(row) = rows.next().map_err(error)? {
         let bytes = row.get_ref(1).map_err(error)?.as_blob();
-        let events = split_events(bytes.map_err(|failure| error(failure.into()))?)?;
+        let events = split(bytes.map_err(|failure| error(failure.into()))?)?;
         let first = row.get::<_, i64>(0).map_err(error)? & MAX_EVENT_ID;
         let numbered: Vec<_> = (first..).zip(events).collect();
         for (event_id, event) in numbered.into_iter().rev() {
@@ -182,76 +183,4 @@ fn page_id(run_key: i64, event_id: i64) -> Result<i64, StoreError> {
         )));
     }
     Ok((run_key << EVENT_ID_BITS) | event_id)
-}
-
-/// Appends an event with its length (base 128, least significant group first) before it.
-fn push_event(bytes: &mut Vec<u8>, event: &[u8]) {
-    let mut length = event.len();
-    while length >= 0x80 {
-        bytes.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    bytes.push(length as u8);
-    bytes.extend_from_slice(event);
-}
-
-/// Takes apart what [`push_event`] made.
-fn split_events(mut bytes: &[u8]) -> Result<Vec<&[u8]>, StoreError> {
-    let mut events = Vec::new();
-    while !bytes.is_empty() {
-        let (event, rest) = split_event(bytes)
-            .ok_or_else(|| StoreError::Corrupt("a page of history is damaged".into()))?;
-        events.push(event);
-        bytes = rest;
-    }
-    Ok(events)
-}
-
-fn split_event(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut length = 0_usize;
-    for (index, byte) in bytes.iter().enumerate().take(5) {
-        length |= usize::from(byte & 0x7f) << (7 * index);
-        if byte & 0x80 == 0 {
-            return bytes[index + 1..].split_at_checked(length);
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn events_survive_the_page(events in prop::collection::vec(
-            prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
-            let mut bytes = Vec::new();
-            for event in &events {
-                push_event(&mut bytes, event);
-            }
-            let split = split_events(&bytes).map_err(|e| TestCaseError::fail(e.to_string()))?;
-            prop_assert_eq!(split, events.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        }
-
-        #[test]
-        fn damaged_pages_are_refused_not_followed(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            if let Ok(events) = split_events(&bytes) {
-                prop_assert!(events.iter().map(|event| event.len()).sum::<usize>() <= bytes.len());
-            }
-        }
-    }
-
-    #[test]
-    fn a_length_beyond_the_page_is_corrupt() {
-        assert!(matches!(
-            split_events(&[5, 1, 2]),
-            Err(StoreError::Corrupt(_))
-        ));
-        assert!(matches!(
-            split_events(&[0xff; 12]),
-            Err(StoreError::Corrupt(_))
-        ));
-    }
 }

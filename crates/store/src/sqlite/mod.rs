@@ -6,15 +6,18 @@
 
 mod connection;
 mod dialect;
+mod framing;
 mod history;
 mod journal;
 mod list;
+mod log;
 mod names;
 mod open;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod projections;
+mod record_pages;
 mod records;
 mod runs;
 mod schema;
@@ -30,8 +33,8 @@ use rusqlite::Connection;
 
 use crate::filter::Filter;
 use crate::{
-    JournalRow, ProjectionBatch, RunRef, Store, StoreError, StoredRun, Time, VisibilityCount,
-    VisibilityPage, VisibilityQuery,
+    DuePlace, JournalRow, LogState, ProjectionBatch, RecordPage, RunRef, Store, StoreError,
+    StoredRun, Time, VisibilityCount, VisibilityPage, VisibilityQuery,
 };
 use connection::{Readers, blocking, lock};
 use history::EventRange;
@@ -334,12 +337,53 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn record_page(&self, run: &RunRef, n: u64) -> Result<Option<RecordPage>, StoreError> {
+        let run_id = run.run_id.clone();
+        self.read_namespace(&run.namespace_id, None, move |connection, namespace| {
+            match runs::branch_key(connection, namespace.key, &run_id)? {
+                Some(run_key) => record_pages::read(connection, run_key, n),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn logs(&self) -> Result<Vec<LogState>, StoreError> {
+        self.read(|connection, _| log::all(connection)).await
+    }
+
+    async fn log_entries(
+        &self,
+        namespace_id: &str,
+        first: u64,
+        count: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let namespace_id = namespace_id.to_owned();
+        self.read(move |connection, _| {
+            log::entries(connection, &namespace_id, first, count, max_bytes)
+        })
+        .await
+    }
+
+    async fn log_tile(
+        &self,
+        namespace_id: &str,
+        level: u8,
+        index: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let namespace_id = namespace_id.to_owned();
+        self.read(move |connection, _| log::tile(connection, &namespace_id, level, index))
+            .await
+    }
+
     async fn due_runs(
         &self,
+        after: Option<DuePlace>,
         before: Time,
         count: usize,
-    ) -> Result<Vec<(Time, RunRef)>, StoreError> {
-        self.read(move |connection, _| runs::due(connection, before, limit(count)))
+    ) -> Result<Vec<(DuePlace, RunRef)>, StoreError> {
+        self.read(move |connection, _| runs::due(connection, after, before, limit(count)))
             .await
     }
 

@@ -72,6 +72,7 @@ fn run(number: i64) -> RunProjection {
         visibility: Some(row),
         pending_tasks: Vec::new(),
         delete_at: None,
+        records: None,
     }
 }
 

@@ -13,7 +13,7 @@ use super::connection::{
 use super::dialect::{column_name, extract, is_valid_attribute_name};
 use super::names::Names;
 use super::open::read_position;
-use super::{history, runs, tasks, visibility};
+use super::{history, log, record_pages, runs, tasks, visibility};
 use crate::filter::ValueType;
 use crate::{ProjectionBatch, RunProjection, StoreError};
 
@@ -132,6 +132,9 @@ fn write_batch(
     for run in &batch.deleted {
         runs::delete(connection, names, run)?;
     }
+    for appended in &batch.logs {
+        log::append(connection, appended)?;
+    }
     let sql = "UPDATE meta SET value = ?1 WHERE key = 'position'";
     execute(connection, sql, [from_position(batch.position)]).map_err(error)?;
     Ok(())
@@ -157,6 +160,9 @@ fn write_run(
         None => runs::insert(connection, namespace_key, projection, is_current)?,
     };
     history::insert(connection, run_key, &projection.history)?;
+    if let Some(page) = &projection.records {
+        record_pages::insert(connection, run_key, page)?;
+    }
     tasks::insert(
         connection,
         namespace_key,

@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::connection::{error, execute, from_position, to_position};
 use super::names::Names;
-use super::{history, tasks, visibility};
-use crate::{RunProjection, RunRef, StoreError, StoredRun, Time};
+use super::{history, record_pages, tasks, visibility};
+use crate::{DuePlace, RunProjection, RunRef, StoreError, StoredRun, Time};
 
 /// Values of `run.state`.
 const EXISTS: i64 = 0;
@@ -228,6 +228,7 @@ fn purge_unused(connection: &Connection, run_key: i64) -> Result<(), StoreError>
             candidates.push(parent.map_err(error)?);
         }
         history::delete(connection, run_key)?;
+        record_pages::delete(connection, run_key)?;
         execute(connection, "DELETE FROM run WHERE run_key = ?1", [run_key]).map_err(error)?;
     }
     Ok(())
@@ -271,15 +272,29 @@ pub(super) fn load(
 /// Runs that are due, earliest first.
 pub(super) fn due(
     connection: &Connection,
+    after: Option<DuePlace>,
     before: Time,
     limit: i64,
-) -> Result<Vec<(Time, RunRef)>, StoreError> {
-    let sql = "SELECT namespace_id, workflow_id, run_id, wake_at
+) -> Result<Vec<(DuePlace, RunRef)>, StoreError> {
+    let after = after.unwrap_or(DuePlace {
+        at: Time::MIN,
+        tie: i64::MIN,
+    });
+    let sql = "SELECT namespace_id, workflow_id, run_id, wake_at, run_key
         FROM run JOIN namespace USING (namespace_key)
-        WHERE wake_at <= ?1 ORDER BY wake_at LIMIT ?2";
+        WHERE wake_at <= ?1 AND (wake_at, run_key) > (?2, ?3)
+        ORDER BY wake_at, run_key LIMIT ?4";
     let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let place = |row: &Row<'_>| -> rusqlite::Result<DuePlace> {
+        Ok(DuePlace {
+            at: row.get(3)?,
+            tie: row.get(4)?,
+        })
+    };
     let rows = statement
-        .query_map([before, limit], |row| Ok((row.get(3)?, run_ref(row)?)))
+        .query_map([before, after.at, after.tie, limit], |row| {
+            Ok((place(row)?, run_ref(row)?))
+        })
         .map_err(error)?;
     rows.collect::<Result<_, _>>().map_err(error)
 }

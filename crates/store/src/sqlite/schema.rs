@@ -19,7 +19,7 @@ pub(super) struct Schema {
 /// The file of the projections.
 pub(super) const PROJECTIONS: Schema = Schema {
     application_id: PROJECTIONS_APPLICATION_ID,
-    migrations: &[PROJECTIONS_1],
+    migrations: &[PROJECTIONS_1, PROJECTIONS_2],
 };
 
 /// The file of the journal.
@@ -180,6 +180,39 @@ CREATE TABLE word (
     PRIMARY KEY (attribute_id, value, run_key)
 ) WITHOUT ROWID;
 "#;
+
+/// The logs, and the records of runs.
+///
+/// - `log.chain_n` and `chain_hash` are the end of the chain of entries that belong to no run.
+/// - `log_entries.entries_id` is `log_key << 40 | index of the first entry`.
+/// - `log_tile.hashes` grows until it has 256 of them.
+/// - `record_page.page_id` is `run_key << 28 | number of the first record`, and `log_from` the log's
+///   size before the page's entries were put into it: a lower bound of their places.
+const PROJECTIONS_2: &str = "
+CREATE TABLE log (
+    log_key INTEGER PRIMARY KEY,
+    namespace_id TEXT NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    chain_n INTEGER NOT NULL,
+    chain_hash BLOB
+);
+CREATE TABLE log_entries (
+    entries_id INTEGER PRIMARY KEY,
+    entries BLOB NOT NULL
+);
+CREATE TABLE log_tile (
+    log_key INTEGER NOT NULL,
+    level INTEGER NOT NULL,
+    tile_index INTEGER NOT NULL,
+    hashes BLOB NOT NULL,
+    UNIQUE (log_key, level, tile_index)
+);
+CREATE TABLE record_page (
+    page_id INTEGER PRIMARY KEY,
+    log_from INTEGER NOT NULL,
+    records BLOB NOT NULL
+);
+";
 
 /// What a file turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

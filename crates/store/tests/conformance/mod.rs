@@ -4,6 +4,7 @@
 
 pub mod history;
 pub mod journal;
+pub mod logs;
 pub mod records;
 pub mod runs;
 pub mod tasks;
@@ -44,6 +45,7 @@ macro_rules! conformance {
             runs::a_batch_is_all_or_nothing,
             runs::current_run_follows_the_last_batch,
             runs::due_runs_are_in_order,
+            runs::due_runs_come_in_batches,
             runs::expired_runs_are_in_order,
             runs::deleted_runs_leave_nothing,
             runs::namespaces_do_not_mix,
@@ -53,6 +55,10 @@ macro_rules! conformance {
             history::big_pages_are_read_in_part,
             history::shared_history_outlives_its_run,
             history::shared_history_of_a_chain_goes_with_its_last_user,
+            logs::entries_are_read_from_anywhere,
+            logs::a_log_grows_only_at_its_end,
+            logs::logs_survive_reopening,
+            logs::record_pages_are_found_by_number,
             tasks::waiting_runs_are_in_order,
             tasks::queues_add_up,
             tasks::a_projection_replaces_what_waited,
@@ -107,6 +113,7 @@ pub fn projection(number: u32) -> RunProjection {
         visibility: None,
         pending_tasks: Vec::new(),
         delete_at: None,
+        records: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Runs: snapshots, due times, which one is current, deletion.
 
 use steadfast_store::filter::Filter;
-use steadfast_store::{PendingTask, ProjectionBatch, RunRef, StoredRun};
+use steadfast_store::{PendingTask, ProjectionBatch, RunRef, Store, StoredRun, Time};
 
 use super::{
     Fixture, NAMESPACE, OTHER_NAMESPACE, delete, page, project, projection, rows, run_id, run_ref,
@@ -57,6 +57,7 @@ pub async fn a_batch_is_all_or_nothing(fixture: &dyn Fixture) {
             Some(run_id(1)),
         )],
         deleted: Vec::new(),
+        ..ProjectionBatch::default()
     };
     store
         .project(batch)
@@ -139,10 +140,10 @@ pub async fn due_runs_are_in_order(fixture: &dyn Fixture) {
     ];
     project(&*store, runs).await;
     assert_eq!(
-        store.due_runs(200, 10).await,
-        Ok(vec![(-5, run_ref(5)), (100, run_ref(2)), (200, run_ref(4))])
+        due_runs(&*store, 200, 10).await,
+        vec![(-5, run_ref(5)), (100, run_ref(2)), (200, run_ref(4))]
     );
-    assert_eq!(store.due_runs(1000, 1).await, Ok(vec![(-5, run_ref(5))]));
+    assert_eq!(due_runs(&*store, 1000, 1).await, vec![(-5, run_ref(5))]);
     assert_eq!(store.next_wake(100).await, Ok(Some(200)));
     assert_eq!(store.next_wake(300).await, Ok(None));
     project(
@@ -151,15 +152,45 @@ pub async fn due_runs_are_in_order(fixture: &dyn Fixture) {
     )
     .await;
     assert_eq!(
-        store.due_runs(1000, 10).await,
-        Ok(vec![
+        due_runs(&*store, 1000, 10).await,
+        vec![
             (150, run_ref(3)),
             (200, run_ref(4)),
             (300, run_ref(1)),
             (400, run_ref(5))
-        ])
+        ]
     );
     assert_eq!(store.next_wake(i64::MIN).await, Ok(Some(150)));
+}
+
+async fn due_runs(store: &dyn Store, before: Time, limit: usize) -> Vec<(Time, RunRef)> {
+    let due = store.due_runs(None, before, limit).await.expect("runs");
+    due.into_iter()
+        .map(|(place, run)| (place.at, run))
+        .collect()
+}
+
+pub async fn due_runs_come_in_batches(fixture: &dyn Fixture) {
+    let store = fixture.open().expect("a store");
+    // Several are due at the same time.
+    let due = |number: u32| {
+        let mut run = projection(number);
+        run.wake_at = Some(100 + i64::from(number / 4));
+        run
+    };
+    project(&*store, (1..=10).map(due).collect()).await;
+    let mut after = None;
+    let mut runs = Vec::new();
+    loop {
+        let batch = store.due_runs(after, 1000, 3).await.expect("a batch");
+        runs.extend(batch.iter().map(|(_, run)| run.clone()));
+        match batch.last() {
+            Some((place, _)) => after = Some(*place),
+            None => break,
+        }
+    }
+    let expected: Vec<RunRef> = (1..=10).map(run_ref).collect();
+    assert_eq!(runs, expected);
 }
 
 pub async fn expired_runs_are_in_order(fixture: &dyn Fixture) {
@@ -209,6 +240,7 @@ pub async fn deleted_runs_leave_nothing(fixture: &dyn Fixture) {
             Some(run_id(1)),
         )],
         deleted: Vec::new(),
+        ..ProjectionBatch::default()
     };
     store.project(batch).await.expect("a projection");
     let all = store.runs_of_namespace(NAMESPACE, 10).await;
@@ -216,7 +248,7 @@ pub async fn deleted_runs_leave_nothing(fixture: &dyn Fixture) {
     delete(&*store, vec![run_ref(1), run_ref(99)]).await;
     assert_eq!(store.load_run(&run_ref(1)).await, Ok(None));
     assert_eq!(store.current_run(NAMESPACE, "workflow-1").await, Ok(None));
-    assert_eq!(store.due_runs(10, 10).await, Ok(Vec::new()));
+    assert_eq!(store.due_runs(None, 10, 10).await, Ok(Vec::new()));
     assert_eq!(store.expired_runs(10, 10).await, Ok(Vec::new()));
     assert_eq!(store.pending_queues().await, Ok(Vec::new()));
     let history = store.read_history(NAMESPACE, &run_id(1), 1, 10, 100).await;

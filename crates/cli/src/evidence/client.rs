@@ -1,0 +1,56 @@
+//! Talking to a server over HTTP.
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::Duration;
+
+use clap::Args;
+
+/// How long a server may take to begin its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Which server, and which namespace of it.
+#[derive(Args)]
+pub struct Target {
+    /// Where the server serves HTTP.
+    #[arg(long, default_value = "http://127.0.0.1:8233", value_name = "URL")]
+    pub address: String,
+    /// The namespace.
+    #[arg(long, short = 'n', default_value = "default", value_name = "NAME")]
+    pub namespace: String,
+}
+
+impl Target {
+    /// Posts to a path below the namespace, and gives the body to read.
+    pub fn post(&self, path: &str) -> Result<impl Read + use<>, String> {
+        let url = format!(
+            "{}/api/v1/namespaces/{}/{path}",
+            self.address.trim_end_matches('/'),
+            self.namespace
+        );
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_connect(Some(PATIENCE))
+            .timeout_recv_response(Some(PATIENCE))
+            .http_status_as_error(false)
+            .build()
+            .into();
+        let answer = agent
+            .post(&url)
+            .send_empty()
+            .map_err(|error| format!("{url}: {error}"))?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        if !status.is_success() {
+            let message = body.read_to_string().unwrap_or_default();
+            return Err(format!("{url}: {status}: {}", message.trim()));
+        }
+        Ok(body.into_reader())
+    }
+}
+
+/// The lines of an answer, each a JSON value.
+pub fn json_lines(body: impl Read) -> impl Iterator<Item = Result<serde_json::Value, String>> {
+    BufReader::new(body).lines().map(|line| {
+        let line = line.map_err(|error| format!("the answer broke off: {error}"))?;
+        serde_json::from_str(&line).map_err(|error| format!("not the answer of a server: {error}"))
+    })
+}

@@ -1,0 +1,14 @@
+//! Evidence: entries, the Merkle log that they are in, its proofs, bundles and their verification.
+//!
+//! Pure: no clock, no randomness, no files, no network. Everything here follows a public format, so
+//! that others can verify with tools that are not ours.
+
+pub mod entry;
+pub mod hash;
+mod json;
+pub mod skeleton;
+pub mod tile;
+pub mod tree;
+
+pub use entry::Entry;
+pub use hash::Hash;

@@ -1,0 +1,471 @@
+//! What is hashed of a stored message: its bytes, with payloads replaced by salted digests.
+//!
+//! A plain hash of a short secret can be guessed, and a hash that covers the payload itself could
+//! not be checked any more once the payload is erased. So the hash of an encoded message is
+//!
+//! ```text
+//! SHA-256( 0x00 || count || (offset || length || digest) × count || rest )
+//! digest = SHA-256( salt || payload )
+//! salt   = SHA-256( run's salt || event id || number of the payload in the event )
+//! ```
+//!
+//! where each of the `count` spans of the encoding is a payload's data (or another text that may
+//! hold personal data), `rest` is the encoding without the spans, and all numbers are big-endian:
+//! 32 bits, the event id 64. The bytes that are hashed are the *skeleton*. It can be stored in place
+//! of the message, which no encoded message can be mistaken for: no field has the number 0. Nobody
+//! needs to know the message's type to check one.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::Hash;
+
+/// The first byte of a skeleton.
+const MARK: u8 = 0;
+
+/// Messages nested deeper than this are not looked into: what is there is hashed as it is.
+const MAX_DEPTH: usize = 100;
+
+/// A run's secret, from which the salts of its payloads are derived. Without it digests say nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SaltKey(pub [u8; 32]);
+
+impl std::fmt::Debug for SaltKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SaltKey(…)")
+    }
+}
+
+impl SaltKey {
+    /// The salt of one payload of one event.
+    pub fn salt(&self, event_id: i64, number: u32) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.0)
+            .chain_update(event_id.to_be_bytes())
+            .chain_update(number.to_be_bytes())
+            .finalize()
+            .into()
+    }
+
+    fn digest(&self, event_id: i64, number: u32, payload: &[u8]) -> Hash {
+        let hash = Sha256::new()
+            .chain_update(self.salt(event_id, number))
+            .chain_update(payload);
+        Hash(hash.finalize().into())
+    }
+}
+
+/// A part of an encoded message that is replaced by its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Where it begins.
+    pub offset: u32,
+    /// How many bytes it has.
+    pub length: u32,
+}
+
+/// A payload that is not there any more: where it was, and its digest.
+pub type Erased = (Span, Hash);
+
+/// Why bytes are not a skeleton, or spans not those of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SkeletonError {
+    /// Spans overlap, are out of order, or end after the message.
+    #[error("the spans do not fit the message")]
+    Spans,
+    /// The bytes are not a skeleton.
+    #[error("not a skeleton")]
+    Format,
+}
+
+/// The hash of an encoded message.
+pub fn hash(
+    message: &[u8],
+    spans: &[Span],
+    salts: &SaltKey,
+    event_id: i64,
+) -> Result<Hash, SkeletonError> {
+    let mut hasher = Sha256::new();
+    write(message, spans, salts, event_id, |bytes| {
+        hasher.update(bytes)
+    })?;
+    Ok(Hash(hasher.finalize().into()))
+}
+
+/// The skeleton of an encoded message: what is left of it once its payloads are erased.
+pub fn skeleton(
+    message: &[u8],
+    spans: &[Span],
+    salts: &SaltKey,
+    event_id: i64,
+) -> Result<Vec<u8>, SkeletonError> {
+    let mut skeleton = Vec::with_capacity(message.len() + 8 + spans.len() * 40);
+    write(message, spans, salts, event_id, |bytes| {
+        skeleton.extend_from_slice(bytes);
+    })?;
+    Ok(skeleton)
+}
+
+/// Whether stored bytes are a skeleton, not a whole message.
+pub fn is_skeleton(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&MARK)
+}
+
+/// A message of the same length, with zeros where the erased payloads were, and their spans with
+/// their digests.
+pub fn restore(skeleton: &[u8]) -> Result<(Vec<u8>, Vec<Erased>), SkeletonError> {
+    let mut input = Reader(skeleton);
+    if input.take(1)? != [MARK] {
+        return Err(SkeletonError::Format);
+    }
+    let count = input.number()?;
+    let mut spans = Vec::new();
+    for _ in 0..count {
+        let (offset, length) = (input.number()?, input.number()?);
+        let digest = input
+            .take(32)?
+            .try_into()
+            .map_err(|_| SkeletonError::Format)?;
+        spans.push((Span { offset, length }, Hash(digest)));
+    }
+    let mut rest = input.0;
+    let mut message = Vec::with_capacity(rest.len());
+    for (span, _) in &spans {
+        let before = (span.offset as usize)
+            .checked_sub(message.len())
+            .ok_or(SkeletonError::Format)?;
+        let (part, after) = rest.split_at_checked(before).ok_or(SkeletonError::Format)?;
+        message.extend_from_slice(part);
+        rest = after;
+        // The lengths are not held by any bytes of the skeleton: refuse what cannot be one.
+        let length = message.len() + span.length as usize;
+        if length > MAX_MESSAGE {
+            return Err(SkeletonError::Format);
+        }
+        message.resize(length, 0);
+    }
+    message.extend_from_slice(rest);
+    Ok((message, spans))
+}
+
+/// No stored message is longer.
+const MAX_MESSAGE: usize = 1 << 28;
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], SkeletonError> {
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(SkeletonError::Format)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Result<u32, SkeletonError> {
+        let bytes = self.take(4)?;
+        Ok(u32::from_be_bytes(
+            bytes.try_into().map_err(|_| SkeletonError::Format)?,
+        ))
+    }
+}
+
+fn write(
+    message: &[u8],
+    spans: &[Span],
+    salts: &SaltKey,
+    event_id: i64,
+    mut out: impl FnMut(&[u8]),
+) -> Result<(), SkeletonError> {
+    let count = u32::try_from(spans.len()).map_err(|_| SkeletonError::Spans)?;
+    out(&[MARK]);
+    out(&count.to_be_bytes());
+    for (number, span) in (0..count).zip(spans) {
+        let end = span.offset as usize + span.length as usize;
+        let payload = message
+            .get(span.offset as usize..end)
+            .ok_or(SkeletonError::Spans)?;
+        out(&span.offset.to_be_bytes());
+        out(&span.length.to_be_bytes());
+        out(&salts.digest(event_id, number, payload).0);
+    }
+    let mut from = 0;
+    for span in spans {
+        let rest = message
+            .get(from..span.offset as usize)
+            .ok_or(SkeletonError::Spans)?;
+        out(rest);
+        from = span.offset as usize + span.length as usize;
+    }
+    out(message.get(from..).ok_or(SkeletonError::Spans)?);
+    Ok(())
+}
+
+/// Which fields of which messages hold payloads: the part of a schema that finding spans takes.
+#[derive(Debug, Default)]
+pub struct Shapes {
+    messages: Vec<Shape>,
+    by_name: HashMap<String, usize>,
+}
+
+/// The fields of one message that matter, sorted by number.
+type Shape = Vec<(u32, Field)>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    /// A span.
+    Payload,
+    /// A message that may contain some, by its place in `messages`.
+    Message(usize),
+}
+
+/// A field of a message, as a schema describes it.
+#[derive(Clone, Debug)]
+pub struct FieldShape {
+    /// Full name of the message that it belongs to.
+    pub message: String,
+    /// Its number.
+    pub number: u32,
+    /// Full name of the message that it holds, if it holds one.
+    pub holds: Option<String>,
+    /// Whether its bytes are a payload.
+    pub is_payload: bool,
+}
+
+impl Shapes {
+    /// Made of all fields of all messages. Only those on a way to a payload are kept.
+    pub fn new(fields: impl IntoIterator<Item = FieldShape>) -> Self {
+        let mut shapes = Self::default();
+        for field in fields {
+            let of = shapes.place(&field.message);
+            let kind = match (&field.holds, field.is_payload) {
+                (_, true) => Field::Payload,
+                (Some(name), _) => Field::Message(shapes.place(name)),
+                (None, _) => continue,
+            };
+            shapes.messages[of].push((field.number, kind));
+        }
+        shapes.drop_dead_ends();
+        for shape in &mut shapes.messages {
+            shape.sort_unstable_by_key(|(number, _)| *number);
+        }
+        shapes
+    }
+
+    /// The place of a message for [`Shapes::spans`]; none if it is unknown.
+    pub fn find(&self, name: &str) -> Option<MessageShape> {
+        self.by_name.get(name).map(|place| MessageShape(*place))
+    }
+
+    /// Finds the payloads in an encoded message, in order, and adds them to `spans`. What is not
+    /// valid protobuf has none from there on.
+    pub fn spans(&self, message: &[u8], shape: MessageShape, spans: &mut Vec<Span>) {
+        // An encoded message has less than 4 GiB.
+        if u32::try_from(message.len()).is_ok() {
+            self.walk(message, 0, shape.0, 0, spans);
+        }
+    }
+
+    fn walk(
+        &self,
+        message: &[u8],
+        base: usize,
+        place: usize,
+        depth: usize,
+        spans: &mut Vec<Span>,
+    ) -> Option<()> {
+        let shape = self.messages.get(place)?;
+        if shape.is_empty() || depth > MAX_DEPTH {
+            return Some(());
+        }
+        let mut at = 0;
+        while at < message.len() {
+            let tag = varint(message, &mut at)?;
+            let length = match tag & 7 {
+                0 => {
+                    varint(message, &mut at)?;
+                    continue;
+                }
+                1 => 8,
+                2 => usize::try_from(varint(message, &mut at)?).ok()?,
+                5 => 4,
+                _ => return None,
+            };
+            let end = at.checked_add(length)?;
+            let content = message.get(at..end)?;
+            if tag & 7 == 2 && length > 0 {
+                let number = u32::try_from(tag >> 3).ok()?;
+                match shape.iter().find(|(of, _)| *of == number) {
+                    Some((_, Field::Payload)) => spans.push(Span {
+                        offset: u32::try_from(base + at).ok()?,
+                        length: u32::try_from(length).ok()?,
+                    }),
+                    Some((_, Field::Message(inner))) => {
+                        self.walk(content, base + at, *inner, depth + 1, spans)?;
+                    }
+                    None => {}
+                }
+            }
+            at = end;
+        }
+        Some(())
+    }
+
+    fn place(&mut self, name: &str) -> usize {
+        if let Some(place) = self.by_name.get(name) {
+            return *place;
+        }
+        self.messages.push(Shape::new());
+        let place = self.messages.len() - 1;
+        self.by_name.insert(name.to_owned(), place);
+        place
+    }
+
+    /// Leaves out fields that lead to no payload, so that most of a message is skipped, not walked.
+    fn drop_dead_ends(&mut self) {
+        let mut alive: Vec<bool> = vec![false; self.messages.len()];
+        loop {
+            let before = alive.iter().filter(|alive| **alive).count();
+            for (place, shape) in self.messages.iter().enumerate() {
+                alive[place] |= shape.iter().any(|(_, field)| match field {
+                    Field::Payload => true,
+                    Field::Message(inner) => alive[*inner],
+                });
+            }
+            if alive.iter().filter(|alive| **alive).count() == before {
+                break;
+            }
+        }
+        for shape in &mut self.messages {
+            shape.retain(|(_, field)| match field {
+                Field::Payload => true,
+                Field::Message(inner) => alive[*inner],
+            });
+        }
+    }
+}
+
+/// The shape of one message of a [`Shapes`].
+#[derive(Clone, Copy, Debug)]
+pub struct MessageShape(usize);
+
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: SaltKey = SaltKey([7; 32]);
+
+    /// `Outer { 1: Inner { 2: payload }, 3: text }`, and `Outer` in `Outer` as field 4.
+    fn shapes() -> Shapes {
+        let field = |message: &str, number, holds: Option<&str>, is_payload| FieldShape {
+            message: message.to_owned(),
+            number,
+            holds: holds.map(str::to_owned),
+            is_payload,
+        };
+        Shapes::new([
+            field("Outer", 1, Some("Inner"), false),
+            field("Outer", 3, None, false),
+            field("Outer", 4, Some("Outer"), false),
+            field("Outer", 5, Some("Dull"), false),
+            field("Dull", 1, Some("Dull"), false),
+            field("Inner", 1, None, false),
+            field("Inner", 2, None, true),
+        ])
+    }
+
+    fn spans_of(message: &[u8]) -> Vec<Span> {
+        let shapes = shapes();
+        let mut spans = Vec::new();
+        let outer = shapes.find("Outer").expect("it is there");
+        shapes.spans(message, outer, &mut spans);
+        spans
+    }
+
+    #[test]
+    fn finds_payloads_at_any_depth_and_skips_the_rest() {
+        //             text "hi"      Inner { payload "abc" }        Outer { Inner { payload "z" } }
+        let message = b"\x1a\x02hi\x0a\x05\x12\x03abc\x22\x05\x0a\x03\x12\x01z\x2a\x02\x0a\x00";
+        let found = spans_of(message);
+        let texts: Vec<&[u8]> = found
+            .iter()
+            .map(|span| &message[span.offset as usize..][..span.length as usize])
+            .collect();
+        assert_eq!(texts, [b"abc".as_slice(), b"z".as_slice()]);
+    }
+
+    #[test]
+    fn an_empty_payload_is_no_span() {
+        assert_eq!(spans_of(b"\x0a\x02\x12\x00"), []);
+    }
+
+    #[test]
+    fn what_is_erased_can_still_be_hashed() {
+        let message = b"\x0a\x05\x12\x03abc\x1a\x02hi";
+        let spans = spans_of(message);
+        let whole = hash(message, &spans, &KEY, 5).expect("spans fit");
+        let skeleton = skeleton(message, &spans, &KEY, 5).expect("spans fit");
+        assert!(is_skeleton(&skeleton) && !is_skeleton(message));
+        assert!(!skeleton.windows(3).any(|window| window == b"abc"));
+        assert_eq!(Hash::of(&skeleton), whole);
+        let (restored, erased) = restore(&skeleton).expect("a skeleton");
+        assert_eq!(restored, b"\x0a\x05\x12\x03\0\0\0\x1a\x02hi");
+        assert_eq!(erased.len(), 1);
+        assert_eq!(erased[0].0, spans[0]);
+    }
+
+    #[test]
+    fn the_hash_depends_on_everything() {
+        let message = b"\x0a\x05\x12\x03abc\x1a\x02hi";
+        let spans = spans_of(message);
+        let whole = hash(message, &spans, &KEY, 5);
+        for place in 0..message.len() {
+            let mut changed = *message;
+            changed[place] ^= 1;
+            assert_ne!(hash(&changed, &spans, &KEY, 5), whole, "byte {place}");
+        }
+        assert_ne!(hash(message, &spans, &KEY, 6), whole);
+        assert_ne!(hash(message, &spans, &SaltKey([8; 32]), 5), whole);
+        assert_ne!(hash(message, &[], &KEY, 5), whole);
+    }
+
+    #[test]
+    fn spans_that_do_not_fit_are_refused() {
+        let span = |offset, length| Span { offset, length };
+        for spans in [
+            vec![span(3, 1)],
+            vec![span(0, 4)],
+            vec![span(u32::MAX, u32::MAX)],
+            vec![span(1, 1), span(0, 1)],
+            vec![span(0, 2), span(1, 1)],
+        ] {
+            assert_eq!(hash(b"abc", &spans, &KEY, 1), Err(SkeletonError::Spans));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_do_no_harm(bytes: Vec<u8>) {
+            let spans = spans_of(&bytes);
+            let skeleton = skeleton(&bytes, &spans, &KEY, 1).expect("found spans fit");
+            let (restored, _) = restore(&skeleton).expect("a skeleton");
+            assert_eq!(restored.len(), bytes.len());
+            let _ = restore(&bytes);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The check of a store against itself: every run is replayed, and its state and entries are made
+//! again and compared with what is stored; every tree is built again from its entries.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use prost::Message;
+use steadfast_engine::{Run, RunState};
+use steadfast_ledger::tile::Appender;
+use steadfast_ledger::{Entry, Hash};
+use steadfast_store::filter::Filter;
+use steadfast_store::{LogState, RunRef, Store, VisibilityQuery};
+
+use super::archive::{Entries, Events, Records};
+use super::{Sealer, entry_hash};
+use crate::error::Result;
+
+/// Runs listed at a time.
+const PAGE: usize = 500;
+
+/// Bytes of a log read at a time.
+const READ_BYTES: usize = 4 << 20;
+
+/// What was looked at, and the differences that were found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Entries of logs.
+    pub entries: u64,
+    /// Runs that were replayed.
+    pub runs: u64,
+    /// Their records.
+    pub records: u64,
+    /// Differences, each with its place, in the order in which they were found.
+    pub differences: Vec<String>,
+}
+
+/// The end of a chain, as a log has it.
+#[derive(Clone, Copy, Default)]
+struct End {
+    n: u64,
+    hash: Option<Hash>,
+    deleted: bool,
+}
+
+/// Checks the log of a namespace and all runs of the namespace. `progress` is told what was done.
+pub async fn check_namespace(
+    store: &dyn Store,
+    sealer: &Sealer,
+    namespace_id: &str,
+    namespace: &str,
+    mut progress: impl FnMut(&Findings),
+) -> Result<Findings> {
+    let mut findings = Findings::default();
+    let logs = store.logs().await?;
+    let log = logs
+        .into_iter()
+        .find(|log| log.namespace_id == namespace_id)
+        .unwrap_or_default();
+    let ends = check_log(store, namespace_id, &log, &mut findings, &mut progress).await?;
+    let mut cursor = None;
+    loop {
+        let page = store
+            .list_visibility(VisibilityQuery {
+                namespace_id: namespace_id.to_owned(),
+                filter: Filter::default(),
+                page_size: PAGE,
+                cursor,
+            })
+            .await?;
+        for row in &page.rows {
+            let run = RunRef {
+                namespace_id: namespace_id.to_owned(),
+                workflow_id: row.workflow_id.clone(),
+                run_id: row.run_id.clone(),
+            };
+            let end = ends.get(&row.run_id).copied().unwrap_or_default();
+            check_run(store, sealer, namespace, &run, &log, end, &mut findings).await?;
+        }
+        progress(&findings);
+        cursor = page.cursor;
+        if cursor.is_none() {
+            return Ok(findings);
+        }
+    }
+}
+
+/// Builds the tree of a log again, and follows the chains in it. Gives the ends of the chains.
+async fn check_log(
+    store: &dyn Store,
+    namespace_id: &str,
+    log: &LogState,
+    findings: &mut Findings,
+    progress: &mut impl FnMut(&Findings),
+) -> Result<HashMap<String, End>> {
+    let mut ends: HashMap<String, End> = HashMap::new();
+    let mut tree = Appender::default();
+    let mut index = 0;
+    while index < log.size {
+        let page = store
+            .log_entries(namespace_id, index, usize::MAX, READ_BYTES)
+            .await?;
+        if page.is_empty() {
+            findings.add(format!("the log has no entry {index} of {}", log.size));
+            return Ok(ends);
+        }
+        for bytes in page.iter().take((log.size - index) as usize) {
+            tree.append(Hash::leaf(bytes));
+            match Entry::parse(bytes) {
+                Ok(entry) => {
+                    let end = ends.entry(entry.run_id.to_string()).or_default();
+                    follow(index, &entry, bytes, end, findings);
+                }
+                Err(error) => findings.add(format!("entry {index} of the log: {error}")),
+            }
+            index += 1;
+            findings.entries += 1;
+        }
+        progress(findings);
+    }
+    for (tile, hashes) in tree.take_changes() {
+        let stored = store.log_tile(namespace_id, tile.level, tile.index).await?;
+        let is_same = stored.is_some_and(|stored| stored.starts_with(&hashes));
+        if !is_same {
+            findings.add(format!(
+                "tile {} of level {} is not made of the log's entries",
+                tile.index, tile.level
+            ));
+        }
+    }
+    let chain = ends.get("").copied().unwrap_or_default();
+    if chain.n != log.chain_n {
+        findings.add(format!(
+            "the namespace's own chain has {} entries, and the store says {}",
+            chain.n, log.chain_n
+        ));
+    }
+    Ok(ends)
+}
+
+fn follow(index: u64, entry: &Entry<'_>, bytes: &[u8], end: &mut End, findings: &mut Findings) {
+    let what = match entry.run_id.as_ref() {
+        "" => "the namespace's own chain".to_owned(),
+        run_id => format!("run {run_id}"),
+    };
+    if entry.n != end.n + 1 {
+        findings.add(format!(
+            "entry {index} of the log is number {} of {what}, after number {}",
+            entry.n, end.n
+        ));
+    } else if entry.prev != end.hash {
+        findings.add(format!(
+            "entry {index} of the log, number {} of {what}, does not hold the hash of the one before",
+            entry.n
+        ));
+    }
+    *end = End {
+        n: entry.n,
+        hash: Some(Hash::leaf(bytes)),
+        deleted: entry.deleted,
+    };
+}
+
+/// Replays a run.
+async fn check_run(
+    store: &dyn Store,
+    sealer: &Sealer,
+    namespace: &str,
+    run: &RunRef,
+    log: &LogState,
+    end: End,
+    findings: &mut Findings,
+) -> Result<()> {
+    let Some(stored) = store.load_run(run).await? else {
+        return Ok(());
+    };
+    let of_run = |what: String| format!("run {}: {what}", run.run_id);
+    let expected = match RunState::decode(stored.snapshot.as_slice()) {
+        Ok(state) => state,
+        Err(error) => {
+            findings.add(of_run(format!("its state cannot be read: {error}")));
+            return Ok(());
+        }
+    };
+    if end.deleted || expected.entry_hash.is_empty() {
+        // Deleted meanwhile, or from before there was evidence.
+        return Ok(());
+    }
+    findings.runs += 1;
+    let mut replay = Replay {
+        sealer,
+        namespace,
+        live: Run::default(),
+        records: Records::new(store, run.clone()),
+        events: Events::new(store, run.clone()),
+        entries: Entries::new(store, run, 0, log.size),
+        in_log: end.n,
+    };
+    while replay.live.state.n < expected.n {
+        match replay.step().await {
+            Ok(Step::Same) => findings.records += 1,
+            Ok(Step::NoRecord) => {
+                let n = replay.live.state.n + 1;
+                findings.add(of_run(format!("record {n} is missing")));
+                return Ok(());
+            }
+            Ok(Step::Differs(what)) => {
+                findings.add(of_run(what));
+                return Ok(());
+            }
+            Err(error) => {
+                findings.add(of_run(error.to_string()));
+                return Ok(());
+            }
+        }
+    }
+    if replay.live.state != expected {
+        findings.add(of_run(format!(
+            "the state after its {} records is not the stored one",
+            expected.n
+        )));
+    }
+    Ok(())
+}
+
+struct Replay<'a> {
+    sealer: &'a Sealer,
+    namespace: &'a str,
+    live: Run,
+    records: Records<'a>,
+    events: Events<'a>,
+    entries: Entries<'a>,
+    /// Entries of the run that the log has. Records of the last moment may not be in it yet.
+    in_log: u64,
+}
+
+enum Step {
+    Same,
+    NoRecord,
+    Differs(String),
+}
+
+impl Replay<'_> {
+    /// Applies the next record, makes its entry again, and compares.
+    async fn step(&mut self) -> Result<Step> {
+        let Some(mut record) = self.records.next().await? else {
+            return Ok(Step::NoRecord);
+        };
+        let next_id = self.live.state.next_event_id;
+        self.events.fill(&mut record, next_id).await?;
+        self.live.apply_record(&record)?;
+        self.live.tail.clear();
+        let n = record.n;
+        let logged = match n <= self.in_log {
+            true => {
+                self.entries.skip_to(self.records.log_from);
+                self.entries.next().await?
+            }
+            false => None,
+        };
+        let parsed = match &logged {
+            Some(logged) => Entry::parse(&logged.entry).ok(),
+            None if n <= self.in_log => {
+                return Ok(Step::Differs(format!("the log has no entry of record {n}")));
+            }
+            None => None,
+        };
+        // What a run follows is not in its own records: the chains are followed in the log.
+        let follows = parsed.as_ref().and_then(|entry| entry.follows.as_ref());
+        let hash = follows.map(|of| of.entry.map_or_else(Vec::new, |hash| hash.0.to_vec()));
+        let follows = follows
+            .zip(hash.as_deref())
+            .map(|(of, hash)| (of.run_id.as_ref(), hash));
+        let made: Bytes = self
+            .sealer
+            .entry(self.namespace, &self.live.state, &record, follows);
+        if let Some(logged) = &logged
+            && made != logged.entry
+        {
+            let index = logged.index;
+            return Ok(Step::Differs(format!(
+                "record {n} does not give entry {index} of the log"
+            )));
+        }
+        self.live.state.entry_hash = entry_hash(&made);
+        Ok(Step::Same)
+    }
+}
+
+impl Findings {
+    /// Differences that are listed. More of them say nothing new.
+    const MAX: usize = 100;
+
+    fn add(&mut self, difference: String) {
+        if self.differences.len() < Self::MAX {
+            self.differences.push(difference);
+        }
+    }
+}
