@@ -3,12 +3,17 @@
 //! Pure: no clock, no randomness, no files, no network. Everything here follows a public format, so
 //! that others can verify with tools that are not ours.
 
+pub mod checkpoint;
+pub mod cosignature;
 pub mod entry;
 pub mod hash;
 mod json;
+pub mod note;
+pub mod proof;
 pub mod skeleton;
 pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use entry::Entry;
 pub use hash::Hash;

@@ -1,100 +1,185 @@
-//! The Merkle tree of RFC 6962, section 2.1: roots, inclusion and consistency proofs, and the nodes
-//! that prove many leaves at once.
+//! The Merkle tree of RFC 6962, section 2.1: roots, proofs, and what proofs are made of.
 //!
-//! Nothing here keeps a tree: hashes are asked for by the node that they belong to.
+//! A tree is described by the roots of complete subtrees ([`Node`]). Whoever can look those up can
+//! make proofs ([`inclusion_proof`], [`consistency_proof`]); whoever gets a proof needs nothing else.
 
 use crate::Hash;
 
-/// The root of the complete subtree of the leaves `index << level .. (index + 1) << level`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The root of the complete subtree over the leaves `index << level .. (index + 1) << level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node {
-    /// Height above the leaves.
+    /// Height: 0 for a leaf.
     pub level: u8,
-    /// Place among the nodes of its level.
+    /// Place among the nodes of that height.
     pub index: u64,
 }
 
-/// Why there is no proof, or why it proves nothing.
+impl Node {
+    /// The first leaf below it.
+    pub fn first_leaf(self) -> Option<u64> {
+        self.index
+            .checked_shl(self.level.into())
+            .filter(|first| first.checked_shr(self.level.into()) == Some(self.index))
+    }
+}
+
+/// Why there is no proof, or why one does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
-    /// The leaf is not in the tree.
-    #[error("leaf {index} is not in a tree of {size}")]
-    NotInTree {
-        /// The leaf.
-        index: u64,
-        /// Size of the tree.
-        size: u64,
-    },
-    /// The newer tree is smaller.
-    #[error("a tree of {new} leaves does not extend one of {old}")]
-    Shrunk {
-        /// Size of the older tree.
-        old: u64,
-        /// Size of the newer tree.
-        new: u64,
-    },
-    /// A hash that the proof is made of is not known.
-    #[error("the hash of node {index} at level {level} is not known", level = _0.level, index = _0.index)]
+    /// The tree has no such entry, or no such size.
+    #[error("outside of the tree")]
+    Outside,
+    /// A node that is needed is not there.
+    #[error("node {} of level {} is missing", .0.index, .0.level)]
     Missing(Node),
-    /// The proof has too many hashes or too few.
-    #[error("the proof has {actual} hashes where {expected} are needed")]
-    Length {
-        /// Hashes that a proof for such a tree has.
-        expected: usize,
-        /// Hashes that it has.
-        actual: usize,
-    },
-    /// The proof leads to another root.
-    #[error("the proof does not lead to the root")]
-    Root,
+    /// The proof does not lead to the root.
+    #[error("the proof does not hold")]
+    Wrong,
+    /// Leaves and nodes leave a gap, overlap, or are out of order.
+    #[error("leaves and nodes do not make up a tree at leaf {0}")]
+    Gap(u64),
 }
 
-/// The root of a tree of `size` leaves.
+/// The largest complete subtrees that make up the leaves `first .. end`, from left to right.
+fn cover(first: u64, end: u64) -> impl Iterator<Item = Node> {
+    let mut at = first;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let by_place = if at == 0 { 63 } else { at.trailing_zeros() };
+        let by_room = (end - at).ilog2();
+        let level = by_place.min(by_room);
+        let node = Node {
+            level: level as u8,
+            index: at >> level,
+        };
+        at += 1 << level;
+        Some(node)
+    })
+}
+
+/// The nodes whose hashes [`root`] asks for.
+pub fn root_nodes(size: u64) -> impl Iterator<Item = Node> {
+    cover(0, size)
+}
+
+/// The root of a tree.
 pub fn root(size: u64, mut hash_of: impl FnMut(Node) -> Option<Hash>) -> Result<Hash, ProofError> {
-    range(0, size, &mut hash_of)
+    subtree(0, size, &mut hash_of)
 }
 
-/// The root of the tree of these leaf hashes.
-pub fn root_of(leaves: impl IntoIterator<Item = Hash>) -> Hash {
-    let mut tree = RootBuilder::default();
-    for leaf in leaves {
-        tree.merge(0, leaf, |_, _| ());
+/// The hash of the leaves `first .. end`, where `first` is a multiple of the least power of two that
+/// is not less than their number.
+fn subtree(
+    first: u64,
+    end: u64,
+    hash_of: &mut impl FnMut(Node) -> Option<Hash>,
+) -> Result<Hash, ProofError> {
+    let mut hashes = Vec::new();
+    for node in cover(first, end) {
+        hashes.push(hash_of(node).ok_or(ProofError::Missing(node))?);
     }
-    tree.root()
+    let folded = hashes.into_iter().rev();
+    Ok(folded
+        .reduce(|right, left| Hash::node(&left, &right))
+        .unwrap_or_else(Hash::empty_root))
 }
 
-/// The proof that leaf `index` is in the tree of `size` leaves: `PATH` of RFC 6962, section 2.1.1.
+/// The largest power of two below `size`, which has at least two leaves.
+fn split(size: u64) -> u64 {
+    1 << (size - 1).ilog2()
+}
+
+/// The proof that the tree has an entry (section 2.1.1), from the leaf's sibling up.
 pub fn inclusion_proof(
     index: u64,
     size: u64,
     mut hash_of: impl FnMut(Node) -> Option<Hash>,
 ) -> Result<Vec<Hash>, ProofError> {
-    let path = Path::from_leaf(index, size)?;
-    path.map(|sibling| subtree(sibling.node, size, &mut hash_of))
+    if index >= size {
+        return Err(ProofError::Outside);
+    }
+    siblings(index, size)
+        .into_iter()
+        .map(|(first, end)| subtree(first, end, &mut hash_of))
         .collect()
 }
 
-/// The proof that the tree of `new` leaves extends the one of `old`: `PROOF` of RFC 6962, section
-/// 2.1.2. There is nothing to prove, and the proof is empty, if either is empty or both are the same.
+/// The subtrees beside the way from a leaf to the root, from the leaf up.
+fn siblings(index: u64, size: u64) -> Vec<(u64, u64)> {
+    let (mut first, mut end) = (0, size);
+    let mut siblings = Vec::new();
+    while end - first > 1 {
+        let middle = first + split(end - first);
+        if index < middle {
+            siblings.push((middle, end));
+            end = middle;
+        } else {
+            siblings.push((first, middle));
+            first = middle;
+        }
+    }
+    siblings.reverse();
+    siblings
+}
+
+/// The nodes whose hashes [`inclusion_proof`] asks for.
+pub fn inclusion_nodes(index: u64, size: u64) -> Vec<Node> {
+    if index >= size {
+        return Vec::new();
+    }
+    let ranges = siblings(index, size).into_iter();
+    ranges.flat_map(|(first, end)| cover(first, end)).collect()
+}
+
+/// The proof that a tree begins with an older one (section 2.1.2).
 pub fn consistency_proof(
     old: u64,
     new: u64,
     mut hash_of: impl FnMut(Node) -> Option<Hash>,
 ) -> Result<Vec<Hash>, ProofError> {
     if old > new {
-        return Err(ProofError::Shrunk { old, new });
+        return Err(ProofError::Outside);
     }
-    if old == 0 || old == new {
-        return Ok(Vec::new());
-    }
-    let (seam, path) = Path::from_seam(old, new);
-    seam.into_iter()
-        .chain(path.map(|sibling| sibling.node))
-        .map(|node| subtree(node, new, &mut hash_of))
+    consistency_ranges(old, new)
+        .into_iter()
+        .map(|(first, end)| subtree(first, end, &mut hash_of))
         .collect()
 }
 
-/// Verifies that `leaf` is leaf `index` of the tree with this size and root.
+/// The nodes whose hashes [`consistency_proof`] asks for.
+pub fn consistency_nodes(old: u64, new: u64) -> Vec<Node> {
+    let ranges = consistency_ranges(old, new).into_iter();
+    ranges.flat_map(|(first, end)| cover(first, end)).collect()
+}
+
+/// The subtrees whose hashes are the proof, in its order.
+fn consistency_ranges(old: u64, new: u64) -> Vec<(u64, u64)> {
+    if old == 0 || old >= new {
+        return Vec::new();
+    }
+    let (mut first, mut end) = (0, new);
+    let mut ranges = Vec::new();
+    while end != old {
+        let middle = first + split(end - first);
+        if old <= middle {
+            ranges.push((middle, end));
+            end = middle;
+        } else {
+            ranges.push((first, middle));
+            first = middle;
+        }
+    }
+    // The old root itself is known to whoever asks.
+    if first > 0 {
+        ranges.push((first, end));
+    }
+    ranges.reverse();
+    ranges
+}
+
+/// Whether a proof shows that a tree has an entry.
 pub fn verify_inclusion(
     leaf: &Hash,
     index: u64,
@@ -102,19 +187,24 @@ pub fn verify_inclusion(
     proof: &[Hash],
     root: &Hash,
 ) -> Result<(), ProofError> {
-    let path = Path::from_leaf(index, size)?;
-    check_length(path.clone().count(), proof)?;
-    let found = path
-        .zip(proof)
-        .fold(*leaf, |hash, (sibling, other)| sibling.join(hash, other));
-    match found == *root {
-        true => Ok(()),
-        false => Err(ProofError::Root),
+    if index >= size {
+        return Err(ProofError::Outside);
     }
+    let siblings = siblings(index, size);
+    if siblings.len() != proof.len() {
+        return Err(ProofError::Wrong);
+    }
+    let mut hash = *leaf;
+    for ((first, _), sibling) in siblings.into_iter().zip(proof) {
+        hash = match first > index {
+            true => Hash::node(&hash, sibling),
+            false => Hash::node(sibling, &hash),
+        };
+    }
+    (hash == *root).then_some(()).ok_or(ProofError::Wrong)
 }
 
-/// Verifies that the newer tree begins with all leaves of the older one. Every tree extends the empty
-/// one, so for an old size of zero this says nothing about the newer root.
+/// Whether a proof shows that a tree begins with an older one.
 pub fn verify_consistency(
     old: u64,
     old_root: &Hash,
@@ -122,305 +212,118 @@ pub fn verify_consistency(
     new_root: &Hash,
     proof: &[Hash],
 ) -> Result<(), ProofError> {
-    let is_proven = match old {
-        _ if old > new => return Err(ProofError::Shrunk { old, new }),
-        _ if old == new => {
-            check_length(0, proof)?;
-            old_root == new_root && (old != 0 || *old_root == Hash::empty_root())
+    if old > new {
+        return Err(ProofError::Outside);
+    }
+    if old == 0 || old == new {
+        let same = proof.is_empty() && (old == 0 || old_root == new_root);
+        return same.then_some(()).ok_or(ProofError::Wrong);
+    }
+    let ranges = consistency_ranges(old, new);
+    if ranges.len() != proof.len() {
+        return Err(ProofError::Wrong);
+    }
+    let mut parts = ranges.into_iter().zip(proof).peekable();
+    // The subtree that the two trees share last: the old root, if that is a whole subtree.
+    let shared = match parts.peek() {
+        Some(((_, end), hash)) if *end == old => {
+            let hash = **hash;
+            parts.next();
+            hash
         }
-        0 => {
-            check_length(0, proof)?;
-            *old_root == Hash::empty_root()
-        }
-        _ => {
-            let (seam, path) = Path::from_seam(old, new);
-            check_length(usize::from(seam.is_some()) + path.clone().count(), proof)?;
-            let (seam, proof) = match (seam, proof) {
-                (Some(_), [first, rest @ ..]) => (first, rest),
-                // The older tree is complete: the proof starts at its root, and does not repeat it.
-                _ => (old_root, proof),
-            };
-            let roots = path.zip(proof).fold((*seam, *seam), |roots, step| {
-                let (sibling, other) = step;
-                match sibling.is_left {
-                    true => (sibling.join(roots.0, other), sibling.join(roots.1, other)),
-                    // What is to the right came after the older tree.
-                    false => (roots.0, sibling.join(roots.1, other)),
-                }
-            });
-            roots == (*old_root, *new_root)
-        }
+        _ => *old_root,
     };
-    match is_proven {
-        true => Ok(()),
-        false => Err(ProofError::Root),
-    }
-}
-
-fn check_length(expected: usize, proof: &[Hash]) -> Result<(), ProofError> {
-    let actual = proof.len();
-    match actual == expected {
-        true => Ok(()),
-        false => Err(ProofError::Length { expected, actual }),
-    }
-}
-
-/// The siblings that are met on the way from a node up to the root, lowest first.
-#[derive(Clone)]
-struct Path {
-    level: u8,
-    index: u64,
-    /// The last node of the level, complete or not.
-    last: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Sibling {
-    node: Node,
-    is_left: bool,
-}
-
-impl Path {
-    fn from_leaf(index: u64, size: u64) -> Result<Self, ProofError> {
-        if index >= size {
-            return Err(ProofError::NotInTree { index, size });
-        }
-        Ok(Self {
-            level: 0,
-            index,
-            last: size - 1,
-        })
-    }
-
-    /// From the last complete subtree of the older tree, `0 < old < new`. Gives that too, unless it
-    /// is the whole older tree.
-    fn from_seam(old: u64, new: u64) -> (Option<Node>, Self) {
-        let level = old.trailing_zeros();
-        let index = (old >> level) - 1;
-        let path = Self {
-            level: level as u8,
-            index,
-            last: (new - 1) >> level,
-        };
-        let level = path.level;
-        ((index > 0).then_some(Node { level, index }), path)
-    }
-}
-
-impl Iterator for Path {
-    type Item = Sibling;
-
-    fn next(&mut self) -> Option<Sibling> {
-        while self.last > 0 {
-            let (level, index, last) = (self.level, self.index, self.last);
-            self.level += 1;
-            self.index /= 2;
-            self.last /= 2;
-            if index % 2 == 1 {
-                let index = index - 1;
-                return Some(Sibling {
-                    node: Node { level, index },
-                    is_left: true,
-                });
-            }
-            if index < last {
-                let index = index + 1;
-                return Some(Sibling {
-                    node: Node { level, index },
-                    is_left: false,
-                });
-            }
-        }
-        None
-    }
-}
-
-impl Sibling {
-    fn join(self, hash: Hash, other: &Hash) -> Hash {
-        match self.is_left {
-            true => Hash::node(other, &hash),
-            false => Hash::node(&hash, other),
+    let (mut old_hash, mut new_hash) = (shared, shared);
+    for ((first, _), hash) in parts {
+        if first < old {
+            old_hash = Hash::node(hash, &old_hash);
+            new_hash = Hash::node(hash, &new_hash);
+        } else {
+            new_hash = Hash::node(&new_hash, hash);
         }
     }
+    let holds = old_hash == *old_root && new_hash == *new_root;
+    holds.then_some(()).ok_or(ProofError::Wrong)
 }
 
-/// The hash of a node which begins within the tree, but may not be complete in it.
-fn subtree(
-    node: Node,
-    size: u64,
-    hash_of: &mut impl FnMut(Node) -> Option<Hash>,
-) -> Result<Hash, ProofError> {
-    let first = node.index << node.level;
-    range(first, (size - first).min(1 << node.level), hash_of)
-}
-
-/// `MTH(D[first : first + count])`, where `first` is a multiple of a power of two that is not less
-/// than `count`: joins the complete subtrees from the right, smallest first.
-fn range(
-    first: u64,
-    count: u64,
-    hash_of: &mut impl FnMut(Node) -> Option<Hash>,
-) -> Result<Hash, ProofError> {
-    let end = first + count;
-    let mut rest = count;
-    let mut root = None;
-    while rest > 0 {
-        let level = rest.trailing_zeros();
-        rest &= rest - 1;
-        let node = Node {
-            level: level as u8,
-            index: (end >> level) - 1,
-        };
-        let hash = hash_of(node).ok_or(ProofError::Missing(node))?;
-        root = Some(match root {
-            None => hash,
-            Some(right) => Hash::node(&hash, &right),
-        });
+/// The root of a tree whose leaves are at hand.
+pub fn root_of(leaves: impl IntoIterator<Item = Hash>) -> Hash {
+    let mut builder = RootBuilder::default();
+    for leaf in leaves {
+        builder.push(0, leaf);
     }
-    Ok(root.unwrap_or_else(Hash::empty_root))
+    builder.fold()
 }
 
-/// The fewest complete subtrees which, together with the given leaves, make up the tree of `size`
-/// leaves: in the order of their first leaves. Leaves are given in ascending order; those out of
-/// order, repeated or not in the tree are passed over.
+/// The nodes that, with the given leaves, make up a tree: as few as possible, from left to right.
+/// `leaves` are in ascending order and within the tree.
 pub fn multiproof_nodes(
     leaves: impl IntoIterator<Item = u64>,
     size: u64,
 ) -> impl Iterator<Item = Node> {
-    Gaps {
-        leaves: leaves.into_iter(),
-        size,
-        position: 0,
-        end: None,
-    }
-}
-
-struct Gaps<I> {
-    leaves: I,
-    size: u64,
-    position: u64,
-    /// The leaf that ends the gap at `position`, or the size.
-    end: Option<u64>,
-}
-
-impl<I: Iterator<Item = u64>> Iterator for Gaps<I> {
-    type Item = Node;
-
-    fn next(&mut self) -> Option<Node> {
-        while self.position < self.size {
-            let position = self.position;
-            let end = *self.end.get_or_insert_with(|| {
-                let next = self.leaves.find(|leaf| *leaf >= position);
-                next.unwrap_or(self.size).min(self.size)
-            });
-            if position == end {
-                self.position += 1;
-                self.end = None;
-                continue;
+    let mut leaves = leaves.into_iter().chain([size]);
+    let mut at = 0;
+    let mut gap: Box<dyn Iterator<Item = Node>> = Box::new(std::iter::empty());
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(node) = gap.next() {
+                return Some(node);
             }
-            let level = position.trailing_zeros().min((end - position).ilog2());
-            self.position += 1 << level;
-            return Some(Node {
-                level: level as u8,
-                index: position >> level,
-            });
+            let next = leaves.next()?;
+            gap = Box::new(cover(at, next));
+            at = next.saturating_add(1);
         }
-        None
-    }
+    })
 }
 
-/// Finds the root of a tree from its leaves and complete subtrees, given from left to right. It holds
-/// one hash for each level, however many leaves there are.
-#[derive(Clone)]
+/// Makes the root of leaves and nodes that come in order: in memory for as many hashes as the tree is
+/// high.
+#[derive(Clone, Debug, Default)]
 pub struct RootBuilder {
     size: u64,
-    /// Where `size` has a bit set, the root of the complete subtree of so many leaves.
-    peaks: [Hash; 64],
-}
-
-/// What was given does not follow what was given before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OrderError {
-    /// Leaves are left out.
-    #[error("leaf {found} follows {size} leaves: some are missing")]
-    Gap {
-        /// Leaves so far.
-        size: u64,
-        /// First leaf of what was given.
-        found: u64,
-    },
-    /// Leaves are given twice.
-    #[error("leaf {found} follows {size} leaves: it is among them")]
-    Overlap {
-        /// Leaves so far.
-        size: u64,
-        /// First leaf of what was given.
-        found: u64,
-    },
-    /// No tree is so large.
-    #[error("node {index} at level {level} is in no tree", level = _0.level, index = _0.index)]
-    TooLarge(Node),
-}
-
-impl Default for RootBuilder {
-    fn default() -> Self {
-        Self {
-            size: 0,
-            peaks: [Hash::default(); 64],
-        }
-    }
+    /// Roots of complete subtrees, from left to right, each smaller than the one before it.
+    subtrees: Vec<(u8, Hash)>,
 }
 
 impl RootBuilder {
-    /// Adds the next leaf.
-    pub fn push_leaf(&mut self, index: u64, hash: Hash) -> Result<(), OrderError> {
-        self.push_node(Node { level: 0, index }, hash)
+    /// Adds a leaf.
+    pub fn push_leaf(&mut self, index: u64, leaf: Hash) -> Result<(), ProofError> {
+        self.push_node(Node { level: 0, index }, leaf)
     }
 
-    /// Adds the complete subtree that is next.
-    pub fn push_node(&mut self, node: Node, hash: Hash) -> Result<(), OrderError> {
-        let size = self.size;
-        let width = 1u64.checked_shl(u32::from(node.level));
-        let found = width.and_then(|width| node.index.checked_mul(width));
-        let end = width
-            .zip(found)
-            .and_then(|(width, found)| found.checked_add(width));
-        let (Some(found), Some(_)) = (found, end) else {
-            return Err(OrderError::TooLarge(node));
-        };
-        if found > size {
-            return Err(OrderError::Gap { size, found });
+    /// Adds a complete subtree.
+    pub fn push_node(&mut self, node: Node, hash: Hash) -> Result<(), ProofError> {
+        let end = node
+            .index
+            .checked_add(1)
+            .and_then(|index| Node { index, ..node }.first_leaf());
+        if node.first_leaf() != Some(self.size) || end.is_none() {
+            return Err(ProofError::Gap(self.size));
         }
-        if found < size {
-            return Err(OrderError::Overlap { size, found });
-        }
-        self.merge(node.level, hash, |_, _| ());
+        self.push(node.level, hash);
         Ok(())
     }
 
-    /// Leaves so far.
+    /// The number of leaves so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Root of the tree of the leaves so far.
-    pub fn root(&self) -> Hash {
-        let peak = |node: Node| self.peaks.get(usize::from(node.level)).copied();
-        root(self.size, peak).unwrap_or_else(|_| Hash::empty_root())
+    /// The root.
+    pub fn fold(&self) -> Hash {
+        let subtrees = self.subtrees.iter().rev().map(|(_, hash)| *hash);
+        subtrees
+            .reduce(|right, left| Hash::node(&left, &right))
+            .unwrap_or_else(Hash::empty_root)
     }
 
-    /// Adds the complete subtree that is next, of a level that `size` has no bits below. Tells the
-    /// hash of each node that this completes, from the lowest up.
-    pub(crate) fn merge(&mut self, level: u8, hash: Hash, mut tell: impl FnMut(u8, &Hash)) {
-        let (mut at, mut hash) = (level, hash);
-        tell(at, &hash);
-        while self.size >> at & 1 == 1 {
-            hash = Hash::node(&self.peaks[usize::from(at)], &hash);
-            at += 1;
-            tell(at, &hash);
-        }
-        self.peaks[usize::from(at)] = hash;
+    fn push(&mut self, mut level: u8, mut hash: Hash) {
         self.size += 1 << level;
+        while let Some((_, left)) = self.subtrees.pop_if(|(of, _)| *of == level) {
+            hash = Hash::node(&left, &hash);
+            level += 1;
+        }
+        self.subtrees.push((level, hash));
     }
 }
 
@@ -428,338 +331,119 @@ impl RootBuilder {
 mod tests {
     use super::*;
 
-    /// `MTH` as RFC 6962, section 2.1, writes it down.
-    fn mth(leaves: &[Hash]) -> Hash {
-        match leaves {
-            [] => Hash::empty_root(),
-            [leaf] => *leaf,
-            _ => {
-                let (left, right) = leaves.split_at(split(leaves.len()));
-                Hash::node(&mth(left), &mth(right))
+    const MOST: u64 = 70;
+
+    fn leaf(index: u64) -> Hash {
+        Hash::leaf(&index.to_be_bytes())
+    }
+
+    /// The definition of section 2.1, word for word.
+    fn mth(first: u64, end: u64) -> Hash {
+        match end - first {
+            0 => Hash::empty_root(),
+            1 => leaf(first),
+            size => {
+                let middle = first + (1..size).rev().find(|k| k.is_power_of_two()).unwrap_or(1);
+                Hash::node(&mth(first, middle), &mth(middle, end))
             }
         }
     }
 
-    /// The largest power of two that is less than `n`.
-    fn split(n: usize) -> usize {
-        n.next_power_of_two() / 2
+    fn hash_of(node: Node) -> Option<Hash> {
+        let first = node.first_leaf()?;
+        Some(mth(first, first + (1 << node.level)))
     }
 
-    /// `PATH` as section 2.1.1 writes it down.
-    fn path(m: usize, leaves: &[Hash]) -> Vec<Hash> {
-        if leaves.len() == 1 {
-            return Vec::new();
-        }
-        let (left, right) = leaves.split_at(split(leaves.len()));
-        let (mut proof, other) = match m < left.len() {
-            true => (path(m, left), mth(right)),
-            false => (path(m - left.len(), right), mth(left)),
-        };
-        proof.push(other);
-        proof
-    }
-
-    /// `SUBPROOF` as section 2.1.2 writes it down.
-    fn subproof(m: usize, leaves: &[Hash], is_whole: bool) -> Vec<Hash> {
-        if m == leaves.len() {
-            return if is_whole {
-                Vec::new()
-            } else {
-                vec![mth(leaves)]
-            };
-        }
-        let (left, right) = leaves.split_at(split(leaves.len()));
-        let (mut proof, other) = match m <= left.len() {
-            true => (subproof(m, left, is_whole), mth(right)),
-            false => (subproof(m - left.len(), right, false), mth(left)),
-        };
-        proof.push(other);
-        proof
-    }
-
-    const MAX: usize = 300;
-
-    fn leaves(count: usize) -> Vec<Hash> {
-        (0..count).map(|n| Hash::leaf(&n.to_be_bytes())).collect()
-    }
-
-    /// Answers for the complete subtrees of these leaves, and refuses to for others.
-    fn complete(leaves: &[Hash]) -> impl Fn(Node) -> Option<Hash> {
-        move |node| {
-            let first = (node.index as usize) << node.level;
-            Some(mth(leaves.get(first..first + (1 << node.level))?))
+    #[test]
+    fn roots_are_as_defined() {
+        for size in 0..=MOST {
+            let expected = mth(0, size);
+            assert_eq!(root(size, hash_of), Ok(expected), "size {size}");
+            assert_eq!(root_of((0..size).map(leaf)), expected, "size {size}");
         }
     }
 
     #[test]
-    fn roots_are_those_of_the_rfc() {
-        let leaves = leaves(MAX);
-        let mut builder = RootBuilder::default();
-        for size in 0..=MAX {
-            let expected = mth(&leaves[..size]);
-            assert_eq!(root(size as u64, complete(&leaves[..size])), Ok(expected));
-            assert_eq!(root_of(leaves[..size].iter().copied()), expected);
-            assert_eq!((builder.size(), builder.root()), (size as u64, expected));
-            if let Some(leaf) = leaves.get(size) {
-                builder.push_leaf(size as u64, *leaf).expect("is next");
-            }
-        }
-    }
-
-    /// The hashes of all complete subtrees, so that the tests over all sizes are quick.
-    struct Table(Vec<Vec<Hash>>);
-
-    impl Table {
-        fn of(leaves: Vec<Hash>) -> Self {
-            let mut levels = vec![leaves];
-            while let Some(below) = levels.last().filter(|level| level.len() > 1) {
-                let pairs = below.chunks_exact(2);
-                levels.push(pairs.map(|pair| Hash::node(&pair[0], &pair[1])).collect());
-            }
-            Self(levels)
-        }
-
-        fn hash_of(&self, node: Node, size: usize) -> Option<Hash> {
-            let end = (node.index + 1) << node.level;
-            assert!(
-                end <= size as u64,
-                "{node:?} is not complete in a tree of {size}"
-            );
-            Some(self.0[usize::from(node.level)][node.index as usize])
-        }
-    }
-
-    #[test]
-    fn inclusion_proofs_are_those_of_the_rfc() {
-        let leaves = leaves(MAX);
-        let table = Table::of(leaves.clone());
-        for size in 1..=MAX {
-            let root = mth(&leaves[..size]);
-            // All leaves of small trees, some of larger ones.
-            for index in (0..size).step_by(1 + size / 40) {
-                let (at, of) = (index as u64, size as u64);
-                let proof = inclusion_proof(at, of, |node| table.hash_of(node, size))
-                    .expect("there is a proof");
-                assert_eq!(proof, path(index, &leaves[..size]), "{index} of {size}");
-                let leaf = &leaves[index];
-                assert_eq!(verify_inclusion(leaf, at, of, &proof, &root), Ok(()));
-                assert!(verify_inclusion(&root, at, of, &proof, &root).is_err() || size == 1);
-                let elsewhere = verify_inclusion(leaf, at ^ 1, of, &proof, &root);
-                assert!(elsewhere.is_err(), "{index} of {size} at another place");
-            }
-        }
-    }
-
-    #[test]
-    fn consistency_proofs_are_those_of_the_rfc() {
-        let leaves = leaves(MAX);
-        let table = Table::of(leaves.clone());
-        let roots: Vec<Hash> = (0..=MAX).map(|size| mth(&leaves[..size])).collect();
-        for new in 1..=MAX {
-            for old in (1..new).step_by(1 + new / 40).chain([new]) {
-                let (a, b) = (old as u64, new as u64);
-                let proof = consistency_proof(a, b, |node| table.hash_of(node, new))
-                    .expect("there is a proof");
-                assert_eq!(proof, subproof(old, &leaves[..new], true), "{old} to {new}");
-                let verify = |a, a_root, proof: &[Hash]| {
-                    verify_consistency(a, a_root, b, &roots[new], proof)
+    fn every_entry_of_every_tree_can_be_proved_and_no_other() {
+        for size in 1..=MOST {
+            let root = mth(0, size);
+            for index in 0..size {
+                let proof = inclusion_proof(index, size, hash_of).expect("a proof");
+                let verify = |leaf: &Hash, index, proof: &[Hash]| {
+                    verify_inclusion(leaf, index, size, proof, &root)
                 };
-                assert_eq!(verify(a, &roots[old], &proof), Ok(()));
-                assert!(verify(a, &roots[old - 1], &proof).is_err());
-                assert!(verify(a - 1, &roots[old], &proof).is_err());
-                for at in 0..proof.len() {
+                assert_eq!(verify(&leaf(index), index, &proof), Ok(()));
+                assert!(verify(&leaf(index + 1), index, &proof).is_err());
+                assert!(verify(&leaf(index), index + 1, &proof).is_err());
+                for place in 0..proof.len() {
                     let mut wrong = proof.clone();
-                    wrong[at].0[0] ^= 1;
-                    assert_eq!(verify(a, &roots[old], &wrong), Err(ProofError::Root));
-                    wrong.remove(at);
-                    let length = verify(a, &roots[old], &wrong);
-                    assert!(matches!(length, Err(ProofError::Length { .. })));
+                    wrong[place].0[0] ^= 1;
+                    assert!(verify(&leaf(index), index, &wrong).is_err());
+                    wrong.remove(place);
+                    assert!(verify(&leaf(index), index, &wrong).is_err());
                 }
             }
         }
     }
 
     #[test]
-    fn a_changed_inclusion_proof_is_refused() {
-        let leaves = leaves(70);
-        let root = mth(&leaves);
-        let proof = inclusion_proof(66, 70, complete(&leaves)).expect("there is a proof");
-        let verify = |proof: &[Hash]| verify_inclusion(&leaves[66], 66, 70, proof, &root);
-        assert_eq!(verify(&proof), Ok(()));
-        for at in 0..proof.len() {
-            let mut wrong = proof.clone();
-            for bit in 0..256 {
-                wrong[at] = proof[at];
-                wrong[at].0[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(verify(&wrong), Err(ProofError::Root));
+    fn every_tree_extends_every_smaller_one_and_no_other() {
+        for new in 0..=MOST {
+            for old in 0..=new {
+                let proof = consistency_proof(old, new, hash_of).expect("a proof");
+                let (old_root, new_root) = (mth(0, old), mth(0, new));
+                let verify = |old_root: &Hash, proof: &[Hash]| {
+                    verify_consistency(old, old_root, new, &new_root, proof)
+                };
+                assert_eq!(verify(&old_root, &proof), Ok(()), "{old} of {new}");
+                if old > 0 {
+                    assert!(verify(&leaf(99), &proof).is_err(), "{old} of {new}");
+                }
+                for place in 0..proof.len() {
+                    let mut wrong = proof.clone();
+                    wrong[place].0[0] ^= 1;
+                    assert!(verify(&old_root, &wrong).is_err(), "{old} of {new}");
+                }
             }
-            wrong.remove(at);
-            assert!(matches!(verify(&wrong), Err(ProofError::Length { .. })));
-        }
-        let longer: Vec<Hash> = proof.iter().copied().chain([root]).collect();
-        assert!(matches!(verify(&longer), Err(ProofError::Length { .. })));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        let none = |_| None;
-        let hash = Hash::default();
-        for (index, size) in [(0, 0), (5, 5), (u64::MAX, u64::MAX)] {
-            let expected = ProofError::NotInTree { index, size };
-            assert_eq!(inclusion_proof(index, size, none), Err(expected));
-            let verified = verify_inclusion(&hash, index, size, &[], &hash);
-            assert_eq!(verified, Err(expected));
-        }
-        let shrunk = Err(ProofError::Shrunk { old: 2, new: 1 });
-        assert_eq!(consistency_proof(2, 1, none), shrunk);
-        assert_eq!(
-            verify_consistency(2, &hash, 1, &hash, &[]),
-            Err(ProofError::Shrunk { old: 2, new: 1 })
-        );
-        let node = Node { level: 1, index: 0 };
-        assert_eq!(root(2, none), Err(ProofError::Missing(node)));
-    }
-
-    #[test]
-    fn everything_extends_the_empty_tree() {
-        let (empty, other) = (Hash::empty_root(), Hash::of(b"any"));
-        assert_eq!(consistency_proof(0, 5, |_| None), Ok(Vec::new()));
-        assert_eq!(verify_consistency(0, &empty, 5, &other, &[]), Ok(()));
-        assert_eq!(verify_consistency(0, &empty, 0, &empty, &[]), Ok(()));
-        assert!(verify_consistency(0, &other, 5, &other, &[]).is_err());
-        assert!(verify_consistency(0, &other, 0, &other, &[]).is_err());
-        assert!(verify_consistency(0, &empty, 5, &other, &[other]).is_err());
-    }
-
-    #[test]
-    fn the_largest_trees_have_proofs() {
-        let some = |_| Some(Hash::default());
-        let max = u64::MAX;
-        let proof = inclusion_proof(max - 1, max, some).expect("there is a proof");
-        assert_eq!(proof.len(), 63);
-        let hash = Hash::default();
-        let verified = verify_inclusion(&hash, max - 1, max, &proof, &hash);
-        assert_eq!(verified, Err(ProofError::Root));
-        let proof = consistency_proof(max - 1, max, some).expect("there is a proof");
-        let verified = verify_consistency(max - 1, &hash, max, &hash, &proof);
-        assert_eq!(verified, Err(ProofError::Root));
-        assert_eq!(
-            inclusion_proof(0, max, some).map(|proof| proof.len()),
-            Ok(64)
-        );
-        assert!(consistency_proof(1 << 63, max, some).is_ok());
-    }
-
-    fn build(picked: &[u64], leaves: &[Hash]) -> (usize, RootBuilder) {
-        let size = leaves.len() as u64;
-        let nodes: Vec<Node> = multiproof_nodes(picked.iter().copied(), size).collect();
-        let of = complete(leaves);
-        let mut pieces: Vec<Node> = picked
-            .iter()
-            .map(|index| Node {
-                level: 0,
-                index: *index,
-            })
-            .collect();
-        pieces.extend(&nodes);
-        pieces.sort_by_key(|node| node.index << node.level);
-        let mut builder = RootBuilder::default();
-        for node in pieces {
-            let hash = of(node).expect("is complete");
-            builder.push_node(node, hash).expect("is next");
-        }
-        (nodes.len(), builder)
-    }
-
-    #[test]
-    fn a_multiproof_of_one_leaf_is_its_inclusion_proof() {
-        let leaves = leaves(64);
-        for index in 0..64 {
-            let (nodes, builder) = build(&[index], &leaves);
-            assert_eq!(nodes, 6);
-            assert_eq!((builder.size(), builder.root()), (64, mth(&leaves)));
         }
     }
 
     #[test]
-    fn a_multiproof_of_all_leaves_or_none() {
-        let leaves = leaves(70);
-        let all: Vec<u64> = (0..70).collect();
-        assert_eq!(build(&all, &leaves).0, 0);
-        assert_eq!(build(&[], &leaves).0, 3);
-        assert_eq!(multiproof_nodes([], 0).count(), 0);
-        assert_eq!(multiproof_nodes([3], u64::MAX).count(), 65);
-        // Out of order, twice, not in the tree.
-        assert_eq!(multiproof_nodes([1, 0, 1, 9], 2).count(), 1);
+    fn some_leaves_and_the_nodes_between_them_make_the_root() {
+        for size in 1..=MOST {
+            for step in 1..=size {
+                let leaves = || (0..size).step_by(step as usize);
+                let mut builder = RootBuilder::default();
+                let mut nodes = multiproof_nodes(leaves(), size).peekable();
+                let mut leaves = leaves().peekable();
+                while builder.size() < size {
+                    let at = builder.size();
+                    match leaves.next_if_eq(&at) {
+                        Some(index) => builder.push_leaf(index, leaf(index)).expect("fits"),
+                        None => {
+                            let node = nodes.next().expect("a node fills the gap");
+                            let hash = hash_of(node).expect("a hash");
+                            builder.push_node(node, hash).expect("fits");
+                        }
+                    }
+                }
+                assert_eq!(nodes.next(), None);
+                assert_eq!(builder.fold(), mth(0, size), "size {size} step {step}");
+            }
+        }
     }
 
     #[test]
     fn gaps_and_overlaps_are_refused() {
-        let hash = Hash::default();
         let mut builder = RootBuilder::default();
-        let node = |level, index| Node { level, index };
-        let gap = Err(OrderError::Gap { size: 0, found: 1 });
-        assert_eq!(builder.push_leaf(1, hash), gap);
-        assert_eq!(builder.push_node(node(1, 0), hash), Ok(()));
-        let overlap = Err(OrderError::Overlap { size: 2, found: 1 });
-        assert_eq!(builder.push_leaf(1, hash), overlap);
-        let gap = Err(OrderError::Gap { size: 2, found: 4 });
-        assert_eq!(builder.push_node(node(2, 1), hash), gap);
-        for large in [
-            node(64, 0),
-            node(255, 1),
-            node(63, 1),
-            node(0, u64::MAX),
-            node(1, 1 << 63),
-        ] {
-            let refused = Err(OrderError::TooLarge(large));
-            assert_eq!(builder.push_node(large, hash), refused);
-        }
-        assert_eq!(builder.size(), 2);
-    }
-
-    #[test]
-    fn the_largest_tree_can_be_built() {
-        let hash = Hash::default();
-        let mut builder = RootBuilder::default();
-        for node in multiproof_nodes([], u64::MAX) {
-            builder.push_node(node, hash).expect("is next");
-        }
-        assert_eq!(builder.size(), u64::MAX);
-        assert!(builder.push_leaf(u64::MAX, hash).is_err());
-    }
-
-    #[test]
-    fn a_million_leaves_stream_through() {
-        let mut builder = RootBuilder::default();
-        for index in 0..1u64 << 20 {
-            builder.push_leaf(index, Hash::default()).expect("is next");
-        }
-        let expected = (0..20).fold(Hash::default(), |hash, _| Hash::node(&hash, &hash));
-        assert_eq!(builder.root(), expected);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_multiproof_gives_the_root(
-            picked in proptest::collection::btree_set(0..200u64, 0..50),
-            size in 1..200usize,
-        ) {
-            let leaves = leaves(size);
-            let picked: Vec<u64> = picked.into_iter().filter(|index| *index < size as u64).collect();
-            let (_, builder) = build(&picked, &leaves);
-            assert_eq!((builder.size(), builder.root()), (size as u64, mth(&leaves)));
-        }
-
-        #[test]
-        fn any_numbers_do_no_harm(index: u64, size: u64, level: u8, count in 0..70usize) {
-            let hash = Hash::default();
-            let proof = vec![hash; count];
-            assert!(verify_inclusion(&hash, index, size, &proof, &Hash::of(b"x")).is_err());
-            let _ = verify_consistency(index, &hash, size, &hash, &proof);
-            let _ = consistency_proof(index, size, |_| Some(hash));
-            let _ = RootBuilder::default().push_node(Node { level, index }, hash);
-            let _ = multiproof_nodes([index], size).count();
+        assert!(builder.push_leaf(1, leaf(1)).is_err());
+        builder.push_leaf(0, leaf(0)).expect("fits");
+        assert!(builder.push_leaf(0, leaf(0)).is_err());
+        let overlaps = Node { level: 1, index: 0 };
+        assert!(builder.push_node(overlaps, leaf(0)).is_err());
+        for node in [(64, 0), (64, 1), (63, 1), (200, 7), (1, u64::MAX)] {
+            let (level, index) = node;
+            assert!(builder.push_node(Node { level, index }, leaf(0)).is_err());
         }
     }
 }

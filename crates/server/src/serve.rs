@@ -16,6 +16,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 
 use crate::config::{Config, NamespaceConfig};
+use crate::evidence::{self, Logs, Publisher};
 use crate::grpc::Service;
 
 /// How long calls may take to end after the server was told to stop.
@@ -46,6 +47,9 @@ pub enum ServerError {
         /// Why.
         error: std::io::Error,
     },
+    /// The logs cannot be opened.
+    #[error("the log of evidence cannot be opened: {0}")]
+    Evidence(String),
     /// The runtime cannot be opened on the store.
     #[error("{0}")]
     Runtime(#[from] steadfast_runtime::RuntimeError),
@@ -57,6 +61,8 @@ pub enum ServerError {
 /// A server that listens, and serves once [`Server::run`] is called.
 pub struct Server {
     runtime: Runtime,
+    /// None where evidence is off.
+    publisher: Option<Publisher>,
     grpc: TcpListener,
     http: Option<TcpListener>,
 }
@@ -75,8 +81,16 @@ impl Server {
         for namespace in &config.namespaces {
             ensure_namespace(&runtime, namespace).await?;
         }
+        let publisher = match config.evidence.off_for_benchmarks {
+            true => None,
+            false => {
+                let opened = evidence::open(&runtime, config).await;
+                Some(opened.map_err(ServerError::Evidence)?)
+            }
+        };
         Ok(Self {
             runtime,
+            publisher,
             grpc,
             http,
         })
@@ -101,9 +115,17 @@ impl Server {
                 runtime.stop();
             }
         });
+        let logs = self
+            .publisher
+            .as_ref()
+            .map(Publisher::logs)
+            .unwrap_or_default();
+        let publisher = self
+            .publisher
+            .map(|publisher| tokio::spawn(publisher.run()));
         let http = self
             .http
-            .map(|listener| tokio::spawn(serve_http(listener, runtime.clone())));
+            .map(|listener| tokio::spawn(serve_http(listener, runtime.clone(), logs)));
         let mut grpc = tokio::spawn(serve_grpc(self.grpc, runtime.clone()));
         runtime.stopping().await;
         let served = match tokio::time::timeout(GRACE, &mut grpc).await {
@@ -115,8 +137,8 @@ impl Server {
                 Ok(())
             }
         };
-        if let Some(http) = http {
-            http.abort();
+        for task in http.into_iter().chain(publisher) {
+            task.abort();
         }
         runtime.close().await?;
         served
@@ -287,9 +309,9 @@ async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), Serve
         .map_err(|error| failed(&error))
 }
 
-async fn serve_http(listener: TcpListener, runtime: Runtime) {
+async fn serve_http(listener: TcpListener, runtime: Runtime, logs: Logs) {
     let stopping = runtime.clone();
-    let served = axum::serve(listener, crate::http::router(runtime))
+    let served = axum::serve(listener, crate::http::router(runtime, logs))
         .with_graceful_shutdown(async move { stopping.stopping().await })
         .await;
     if let Err(error) = served {

@@ -64,6 +64,8 @@ impl Anchor {
         match self {
             Self::Memory(heads) => apply(heads, moves),
             Self::File(path) => {
+                // What is renamed below must replace the file, not a link to it.
+                let path = &fs::canonicalize(&*path).unwrap_or_else(|_| path.clone());
                 let _lock = lock(path)?;
                 let mut heads = read(path)?;
                 apply(&mut heads, moves)?;
@@ -191,7 +193,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("anchor");
         let mut anchor = Anchor::File(path.clone());
-        assert!(anchor.read().expect("no file is an empty anchor").is_empty());
+        assert!(
+            anchor
+                .read()
+                .expect("no file is an empty anchor")
+                .is_empty()
+        );
         anchor.advance(&[step(None, 3)]).expect("moves");
         anchor.advance(&[step(Some(3), 5)]).expect("moves");
         let again = Anchor::File(path).read().expect("reads");

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use steadfast_ledger::checkpoint::Checkpoint;
 use steadfast_ledger::entry::Note;
-use steadfast_ledger::note::SigningKey;
+use steadfast_ledger::note::{SigningKey, VerifierKey};
 use steadfast_runtime::evidence::TreeHead;
 use steadfast_runtime::{Permit, Runtime};
 
@@ -68,6 +68,8 @@ pub struct PublishedLog {
     pub head: TreeHead,
     /// The signed checkpoint, with the cosignatures so far.
     pub checkpoint: String,
+    /// The verifier key of its log.
+    pub key: VerifierKey,
 }
 
 /// The logs of a server, by the names of their namespaces. Cheap to clone.
@@ -181,10 +183,7 @@ impl Publisher {
     }
 
     /// Signs and publishes the logs that grew.
-    pub async fn publish(
-        &mut self,
-        heads: &HashMap<String, TreeHead>,
-    ) -> Result<(), PublishError> {
+    pub async fn publish(&mut self, heads: &HashMap<String, TreeHead>) -> Result<(), PublishError> {
         let mut due = Vec::new();
         for (namespace_id, head) in heads {
             if head.size == 0 || self.is_published(namespace_id, head) {
@@ -202,6 +201,9 @@ impl Publisher {
             })
             .filter(|step| step.from != Some(step.to))
             .collect();
+        if moves.is_empty() && due.is_empty() {
+            return Ok(());
+        }
         // A small file, twice a second at most: not worth a thread of its own.
         self.anchor.advance(&moves)?;
         for (namespace_id, origin, head) in due {
@@ -223,6 +225,7 @@ impl Publisher {
                 checkpoint: checkpoint
                     .sign(&[&key])
                     .map_err(|error| PublishError::Invalid(error.to_string()))?,
+                key: key.verifier().clone(),
             };
             let namespace = self.runtime.namespaces().name(namespace_id);
             self.logs.publish(namespace, log);
@@ -320,7 +323,10 @@ impl Publisher {
             next = next.origin,
             "the store is not the one that was signed: {problem}. A new log begins"
         );
-        let detail = format!("{} ends: {problem}. {} begins", identity.origin, next.origin);
+        let detail = format!(
+            "{} ends: {problem}. {} begins",
+            identity.origin, next.origin
+        );
         self.put(namespace_id, &next).await?;
         let note = Note {
             what: "evidence/log-restarted".into(),

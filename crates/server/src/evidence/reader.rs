@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use steadfast_ledger::Hash;
-use steadfast_ledger::tile::{TileId, Tiles, tiles_for_consistency, tiles_for_inclusion, tiles_for_root};
+use steadfast_ledger::tile::{
+    TileId, Tiles, tiles_for_consistency, tiles_for_inclusion, tiles_for_root,
+};
 use steadfast_ledger::tree;
 use steadfast_store::{Store, StoreError};
 

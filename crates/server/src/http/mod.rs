@@ -1,6 +1,7 @@
 //! HTTP: health and counters.
 
 mod evidence;
+mod log;
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse};
@@ -9,14 +10,17 @@ use axum::{Json, Router};
 use serde_json::json;
 use steadfast_runtime::Runtime;
 
+use crate::evidence::Logs;
+
 /// The routes.
-pub fn router(runtime: Runtime) -> Router {
+pub fn router(runtime: Runtime, logs: Logs) -> Router {
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(health))
         .route("/api/v1/status", get(status))
         .with_state(runtime.clone())
-        .merge(evidence::router(runtime))
+        .merge(evidence::router(runtime.clone()))
+        .merge(log::router(runtime, logs))
 }
 
 async fn index() -> Html<&'static str> {
