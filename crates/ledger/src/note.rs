@@ -522,6 +522,27 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_gos_package() {
+        // In the documentation of `golang.org/x/mod/sumdb/note`.
+        let key = SigningKey::parse(
+            "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz",
+        )
+        .expect("is a key");
+        assert_eq!(
+            key.verifier().to_string(),
+            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+        );
+        let text = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n";
+        let note = Note::sign(text, &[&key]).expect("is signed");
+        assert_eq!(
+            note.to_string(),
+            format!(
+                "{text}\n— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+            )
+        );
+    }
+
+    #[test]
     fn a_text_may_have_empty_lines() {
         let note = Note::parse(QUASIMODO).expect("is a note");
         assert!(note.text().ends_with(":\n\ned è subito sera.\n"));

@@ -216,8 +216,12 @@ pub fn verify_consistency(
         return Err(ProofError::Outside);
     }
     if old == 0 || old == new {
-        let same = proof.is_empty() && (old == 0 || old_root == new_root);
-        return same.then_some(()).ok_or(ProofError::Wrong);
+        // The tree without leaves has one root.
+        let is_possible = |size, root: &Hash| size > 0 || *root == Hash::empty_root();
+        let same = old == 0 || old_root == new_root;
+        let holds =
+            proof.is_empty() && same && is_possible(old, old_root) && is_possible(new, new_root);
+        return holds.then_some(()).ok_or(ProofError::Wrong);
     }
     let ranges = consistency_ranges(old, new);
     if ranges.len() != proof.len() {

@@ -360,7 +360,6 @@ fn go_refuses_what_we_refuse() {
     cases.extend(tampered_tiles(257));
     let (names, documents): (Vec<_>, Vec<_>) = cases.into_iter().unzip();
     if let Some(verdicts) = verdicts(&documents) {
-        for x in names.iter().zip(&verdicts) { eprintln!("{x:?}"); }
         let accepted = names
             .iter()
             .zip(&verdicts)

@@ -152,6 +152,21 @@ fn consistency_proofs_of_all_sizes() {
 }
 
 #[test]
+fn every_tree_extends_the_empty_one_which_has_one_root() {
+    let (empty, other) = (Hash::empty_root(), Hash::of(b"other"));
+    let verify = |old_root, new, new_root, proof: &[Hash]| {
+        verify_consistency(0, old_root, new, new_root, proof).is_ok()
+    };
+    assert_eq!(consistency_proof(0, 5, |_| None), Ok(Vec::new()));
+    assert!(verify(&empty, 5, &other, &[]));
+    assert!(verify(&empty, 0, &empty, &[]));
+    assert!(!verify(&other, 5, &other, &[]));
+    assert!(!verify(&other, 0, &other, &[]));
+    assert!(!verify(&empty, 0, &other, &[]));
+    assert!(!verify(&empty, 5, &other, &[other]));
+}
+
+#[test]
 fn any_changed_bit_of_a_proof_is_found() {
     let leaves = leaves(70);
     let table = Table::of(&leaves);

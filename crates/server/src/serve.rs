@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 
-use crate::config::{Config, NamespaceConfig};
-use crate::evidence::{self, Logs, Publisher};
+use crate::config::{Config, NamespaceConfig, WitnessConfig};
+use crate::evidence::{self, Publisher, Witnesses};
 use crate::grpc::Service;
 
 /// How long calls may take to end after the server was told to stop.
@@ -63,6 +63,7 @@ pub struct Server {
     runtime: Runtime,
     /// None where evidence is off.
     publisher: Option<Publisher>,
+    witnesses: Vec<WitnessConfig>,
     grpc: TcpListener,
     http: Option<TcpListener>,
 }
@@ -91,6 +92,7 @@ impl Server {
         Ok(Self {
             runtime,
             publisher,
+            witnesses: config.evidence.witnesses.clone(),
             grpc,
             http,
         })
@@ -120,12 +122,17 @@ impl Server {
             .as_ref()
             .map(Publisher::logs)
             .unwrap_or_default();
-        let publisher = self
-            .publisher
-            .map(|publisher| tokio::spawn(publisher.run()));
-        let http = self
-            .http
-            .map(|listener| tokio::spawn(serve_http(listener, runtime.clone(), logs)));
+        let witnesses = Witnesses::default();
+        let mut tasks = witnesses
+            .start(&runtime, &logs, &self.witnesses)
+            .map_err(ServerError::Config)?;
+        if let Some(publisher) = self.publisher {
+            tasks.push(tokio::spawn(publisher.run()));
+        }
+        if let Some(listener) = self.http {
+            let router = crate::http::router(runtime.clone(), logs, witnesses);
+            tasks.push(tokio::spawn(serve_http(listener, runtime.clone(), router)));
+        }
         let mut grpc = tokio::spawn(serve_grpc(self.grpc, runtime.clone()));
         runtime.stopping().await;
         let served = match tokio::time::timeout(GRACE, &mut grpc).await {
@@ -137,7 +144,7 @@ impl Server {
                 Ok(())
             }
         };
-        for task in http.into_iter().chain(publisher) {
+        for task in tasks {
             task.abort();
         }
         runtime.close().await?;
@@ -309,10 +316,9 @@ async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), Serve
         .map_err(|error| failed(&error))
 }
 
-async fn serve_http(listener: TcpListener, runtime: Runtime, logs: Logs) {
-    let stopping = runtime.clone();
-    let served = axum::serve(listener, crate::http::router(runtime, logs))
-        .with_graceful_shutdown(async move { stopping.stopping().await })
+async fn serve_http(listener: TcpListener, runtime: Runtime, router: axum::Router) {
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(async move { runtime.stopping().await })
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "serving HTTP failed");

@@ -4,12 +4,14 @@ pub mod anchor;
 pub mod keys;
 pub mod publisher;
 pub mod reader;
+pub mod witnesses;
 
 use std::path::{Path, PathBuf};
 
 use steadfast_runtime::Runtime;
 
 pub use publisher::{Logs, PublishedLog, Publisher};
+pub use witnesses::Witnesses;
 
 use crate::config::Config;
 use anchor::{Anchor, Heads};

@@ -66,8 +66,10 @@ pub struct PublishedLog {
     pub origin: String,
     /// The head that is signed.
     pub head: TreeHead,
-    /// The signed checkpoint, with the cosignatures so far.
+    /// The signed checkpoint.
     pub checkpoint: String,
+    /// The newest checkpoint that a witness cosigned, and the log's size in it.
+    pub cosigned: Option<(u64, String)>,
     /// The verifier key of its log.
     pub key: VerifierKey,
 }
@@ -90,17 +92,29 @@ impl Logs {
             .collect()
     }
 
-    /// Adds cosignatures to a checkpoint that is still the newest.
-    pub fn cosign(&self, namespace: &str, head: TreeHead, signatures: &str) {
+    /// Adds cosignatures to a checkpoint. A newer one may be out already: then it is the older one
+    /// that is vouched for.
+    pub fn cosign(&self, namespace: &str, of: &PublishedLog, signatures: &str) {
         if let Some(log) = self.0.write().get_mut(namespace)
-            && log.head == head
+            && log.origin == of.origin
         {
-            log.checkpoint.push_str(signatures);
+            let text = match &log.cosigned {
+                Some((size, text)) if *size == of.head.size => text,
+                Some((size, _)) if *size > of.head.size => return,
+                _ => &of.checkpoint,
+            };
+            log.cosigned = Some((of.head.size, format!("{text}{signatures}")));
         }
     }
 
-    fn publish(&self, namespace: String, log: PublishedLog) {
-        self.0.write().insert(namespace, log);
+    fn publish(&self, namespace: String, mut log: PublishedLog) {
+        let mut logs = self.0.write();
+        if let Some(before) = logs.get_mut(&namespace)
+            && before.origin == log.origin
+        {
+            log.cosigned = before.cosigned.take();
+        }
+        logs.insert(namespace, log);
     }
 }
 
@@ -225,6 +239,7 @@ impl Publisher {
                 checkpoint: checkpoint
                     .sign(&[&key])
                     .map_err(|error| PublishError::Invalid(error.to_string()))?,
+                cosigned: None,
                 key: key.verifier().clone(),
             };
             let namespace = self.runtime.namespaces().name(namespace_id);

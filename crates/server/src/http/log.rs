@@ -29,6 +29,7 @@ pub struct LogState {
 pub fn router(runtime: Runtime, logs: Logs) -> Router {
     Router::new()
         .route("/log/{namespace}/checkpoint", get(checkpoint))
+        .route("/log/{namespace}/cosigned", get(cosigned))
         .route("/log/{namespace}/key", get(key))
         .route("/log/{namespace}/proof/{index}", get(proof))
         .route("/log/{namespace}/tile/{*path}", get(tile))
@@ -69,7 +70,23 @@ async fn checkpoint(
     Path(namespace): Path<String>,
 ) -> Result<Response, Refusal> {
     let log = state.log(&namespace)?;
-    Ok(text(log.checkpoint, MUTABLE))
+    // The newest one, with what witnesses say of it where they have seen it already.
+    Ok(match log.cosigned {
+        Some((size, cosigned)) if size == log.head.size => text(cosigned, MUTABLE),
+        _ => text(log.checkpoint, MUTABLE),
+    })
+}
+
+/// The newest checkpoint that a witness cosigned. While the log grows it is a little behind.
+async fn cosigned(
+    State(state): State<LogState>,
+    Path(namespace): Path<String>,
+) -> Result<Response, Refusal> {
+    let log = state.log(&namespace)?;
+    let (_, cosigned) = log
+        .cosigned
+        .ok_or(Refusal::NotFound("no witness has cosigned the log"))?;
+    Ok(text(cosigned, MUTABLE))
 }
 
 /// The verifier key, for a first look: to trust it, get it from its owner.

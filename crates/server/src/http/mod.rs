@@ -10,15 +10,24 @@ use axum::{Json, Router};
 use serde_json::json;
 use steadfast_runtime::Runtime;
 
-use crate::evidence::Logs;
+use crate::evidence::{Logs, Witnesses};
 
 /// The routes.
-pub fn router(runtime: Runtime, logs: Logs) -> Router {
+pub fn router(runtime: Runtime, logs: Logs, witnesses: Witnesses) -> Router {
+    let state = Status {
+        runtime: runtime.clone(),
+        logs: logs.clone(),
+        witnesses,
+    };
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(health))
-        .route("/api/v1/status", get(status))
         .with_state(runtime.clone())
+        .merge(
+            Router::new()
+                .route("/api/v1/status", get(status))
+                .with_state(state),
+        )
         .merge(evidence::router(runtime.clone()))
         .merge(log::router(runtime, logs))
 }
@@ -40,13 +49,32 @@ async fn health(State(runtime): State<Runtime>) -> impl IntoResponse {
     }
 }
 
-async fn status(State(runtime): State<Runtime>) -> Json<serde_json::Value> {
+/// What the status is made of.
+#[derive(Clone)]
+struct Status {
+    runtime: Runtime,
+    logs: Logs,
+    witnesses: Witnesses,
+}
+
+async fn status(State(state): State<Status>) -> Json<serde_json::Value> {
+    let runtime = &state.runtime;
     let (transitions, commits) = runtime.counters();
+    let logs = state.logs.all().into_iter().map(|(namespace, log)| {
+        json!({
+            "namespace": namespace,
+            "origin": log.origin,
+            "size": log.head.size,
+            "cosignedSize": log.cosigned.map(|(size, _)| size),
+        })
+    });
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "transitions": transitions,
         "commits": commits,
         "liveWorkflows": runtime.live_workflows(),
         "journalLag": runtime.journal_lag(),
+        "logs": logs.collect::<Vec<_>>(),
+        "witnesses": state.witnesses.status(),
     }))
 }
