@@ -52,7 +52,7 @@ def replace(table: str, column: str, old: bytes, new: bytes) -> Callable[[sqlite
 
 
 def swap_entries(db: sqlite3.Connection) -> int:
-    """Two neighbouring entries of the log change places."""
+    """Two neighbouring entries of a run change places."""
     rowid, blob = db.execute("SELECT rowid, entries FROM log_entries ORDER BY 1 LIMIT 1").fetchone()
 
     def framed(at: int) -> int:
@@ -65,8 +65,11 @@ def swap_entries(db: sqlite3.Connection) -> int:
             if byte < 0x80:
                 return at + length
 
-    first, second = framed(0), framed(framed(0))
-    swapped = blob[first:second] + blob[:first] + blob[second:]
+    # The first entry of the log is about the namespace.
+    one = framed(0)
+    two = framed(one)
+    three = framed(two)
+    swapped = blob[:one] + blob[two:three] + blob[one:two] + blob[three:]
     db.execute("UPDATE log_entries SET entries = ? WHERE rowid = ?", (swapped, rowid))
     return 1
 

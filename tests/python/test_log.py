@@ -18,8 +18,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from google.protobuf.duration_pb2 import Duration
 from server import Server
 from temporalio import activity, workflow
+from temporalio.api.namespace.v1 import NamespaceConfig
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest, UpdateNamespaceRequest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -212,14 +215,16 @@ async def test_each_entry_holds_the_hash_of_the_one_before(own_server: Server) -
         fields = json.loads(entry)
         canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert canonical.encode() == entry
-        n, previous = ends.get(fields["run_id"], (0, None))
+        # What belongs to no run is a chain too.
+        chain = fields.get("run_id", "")
+        n, previous = ends.get(chain, (0, None))
         assert fields["n"] == n + 1
         assert fields.get("prev") == previous
-        ends[fields["run_id"]] = (n + 1, base64.b64encode(leaf_hash(entry)).decode())
+        ends[chain] = (n + 1, base64.b64encode(leaf_hash(entry)).decode())
         if "closed" in fields:
             statuses.append(fields["closed"])
     assert statuses == ["COMPLETED"] * 5
-    assert len(ends) == 6
+    assert len(ends) == 7
 
 
 @pytest.mark.timeout(120)
@@ -288,9 +293,9 @@ async def test_a_store_that_was_rolled_back_begins_another_log(own_server: Serve
     log = Log(own_server)
     after = await log.covers("new-0")
     assert after.origin == f"{before.origin}~2"
-    notes = [json.loads(entry) for entry in log.entries(after.size) if b'"note"' in entry]
-    assert [note["note"]["what"] for note in notes] == ["evidence/log-restarted"]
-    assert "rolled back" in notes[0]["note"]["detail"]
+    notes = [json.loads(entry)["note"] for entry in log.entries(after.size) if b'"note"' in entry]
+    assert [note["what"] for note in notes] == ["namespace/registered", "evidence/log-restarted"]
+    assert "rolled back" in notes[1]["detail"]
     assert own_server.stop() == 0
 
     # The new log goes on like any other.
@@ -336,3 +341,21 @@ async def test_two_servers_cannot_fork_a_log(own_server: Server, tmp_path: Path)
         assert "was signed by another process" in twin.tail()
     finally:
         twin.kill()
+
+
+async def test_changes_of_a_namespace_are_in_its_log(own_server: Server) -> None:
+    client = await started(own_server)
+    service = client.workflow_service
+    retention = Duration(seconds=7200)
+    await service.register_namespace(
+        RegisterNamespaceRequest(namespace="books", workflow_execution_retention_period=retention)
+    )
+    change = NamespaceConfig(workflow_execution_retention_ttl=Duration(seconds=3600))
+    await service.update_namespace(UpdateNamespaceRequest(namespace="books", config=change))
+    log = Log(own_server, "books")
+    checkpoint = await log.covers("namespace/changed")
+    notes = [json.loads(entry)["note"] for entry in log.entries(checkpoint.size)]
+    assert [note["what"] for note in notes] == ["namespace/registered", "namespace/changed"]
+    assert "retention in seconds: 0 -> 7200" in notes[0]["detail"]
+    assert notes[1]["detail"] == "retention in seconds: 7200 -> 3600"
+    own_server.check_evidence("books")

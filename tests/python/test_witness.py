@@ -156,8 +156,9 @@ async def test_checkpoints_are_cosigned(own_server: Server, tmp_path: Path, witn
     client = await own_server.client()
     for number in range(20):
         await client.start_workflow("Nothing", id=f"first-{number}", task_queue="nobody")
-    note = await cosigned(own_server, 20)
-    assert note.startswith("logs.example.com/agents/default\n20\n")
+    # One entry for each start, and one for the namespace.
+    note = await cosigned(own_server, 21)
+    assert note.startswith("logs.example.com/agents/default\n21\n")
     signature = next(line for line in note.split("\n") if line.startswith(f"— {NAME} "))
     blob = base64.b64decode(signature.split(" ")[2])
     assert blob[:4] == witness.key_id
@@ -174,9 +175,9 @@ async def test_checkpoints_are_cosigned(own_server: Server, tmp_path: Path, witn
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
     assert "503" in error
-    assert int(get(own_server, "log/default/checkpoint").split("\n")[1]) == 40
+    assert int(get(own_server, "log/default/checkpoint").split("\n")[1]) == 41
     witness.down = False
-    await cosigned(own_server, 40)
+    await cosigned(own_server, 41)
 
     # After a crash the server does not know how far the witness is: it asks.
     own_server.kill()
@@ -184,9 +185,9 @@ async def test_checkpoints_are_cosigned(own_server: Server, tmp_path: Path, witn
     await own_server.ready()
     client = await own_server.client()
     await client.start_workflow("Nothing", id="third", task_queue="nobody")
-    await cosigned(own_server, 41)
+    await cosigned(own_server, 42)
     ends = [0, *(new for _, new in witness.steps)]
-    assert [old for old, _ in witness.steps] == ends[:-1] and ends[-1] == 41
+    assert [old for old, _ in witness.steps] == ends[:-1] and ends[-1] == 42
     assert not witness.refused
     status = json.loads(get(own_server, "api/v1/status"))
-    assert status["witnesses"][0]["cosigned"] == {"logs.example.com/agents/default": 41}
+    assert status["witnesses"][0]["cosigned"] == {"logs.example.com/agents/default": 42}

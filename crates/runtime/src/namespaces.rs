@@ -1,6 +1,7 @@
 //! Namespaces: stored as small records, held in memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -8,10 +9,13 @@ use prost::Message;
 use steadfast_engine::Time;
 use steadfast_engine::proto::enums::NamespaceState;
 use steadfast_engine::time::SECOND;
+use steadfast_ledger::entry::Note;
 use steadfast_store::Store;
 use steadfast_store::filter::AttributeTypes;
 
 use crate::error::{Result, RuntimeError};
+use crate::permit::Permit;
+use crate::runtime::Runtime;
 
 /// Kind of the stored records.
 const KIND: &str = "namespace";
@@ -64,9 +68,74 @@ impl Namespace {
         }
     }
 
+    /// What is different from how it was before, for people.
+    fn differences(&self, before: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        let mut compare = |what: &str, was: &dyn fmt::Debug, is: &dyn fmt::Debug| {
+            let (was, is) = (format!("{was:?}"), format!("{is:?}"));
+            if was != is {
+                changes.push(format!("{what}: {was} -> {is}"));
+            }
+        };
+        compare("name", &before.name, &self.name);
+        compare("description", &before.description, &self.description);
+        compare("owner", &before.owner_email, &self.owner_email);
+        compare("data", &before.data, &self.data);
+        compare(
+            "retention in seconds",
+            &(before.retention / SECOND),
+            &(self.retention / SECOND),
+        );
+        let state = |of: &Self| {
+            NamespaceState::try_from(of.state)
+                .map_or("", |state| state.as_str_name())
+                .trim_start_matches("NAMESPACE_STATE_")
+        };
+        compare("state", &state(before), &state(self));
+        compare(
+            "search attributes",
+            &before.search_attributes,
+            &self.search_attributes,
+        );
+        changes
+    }
+
     /// The custom search attributes, for parsing list filters.
     pub fn attribute_types(&self) -> AttributeTypes {
         AttributeTypes::new(self.search_attributes.clone())
+    }
+}
+
+impl Runtime {
+    /// Adds a namespace, durably. That it was added is evidence.
+    pub async fn register_namespace(&self, permit: &Permit, namespace: Namespace) -> Result<()> {
+        if self.namespaces().by_name(&namespace.name).is_ok() {
+            return Err(RuntimeError::NamespaceExists);
+        }
+        self.put_namespace(permit, namespace).await
+    }
+
+    /// Writes a namespace, durably. What changes is evidence, which is written first: a change that
+    /// nobody knows of is worse than an entry of one that did not come about.
+    pub async fn put_namespace(&self, permit: &Permit, namespace: Namespace) -> Result<()> {
+        let before = self.namespaces().by_id(&namespace.id).ok();
+        let (what, changes) = match before {
+            None => (
+                "namespace/registered",
+                namespace.differences(&Namespace::default()),
+            ),
+            Some(before) => ("namespace/changed", namespace.differences(&before)),
+        };
+        if !changes.is_empty() {
+            let note = Note {
+                what: what.into(),
+                detail: changes.join("; ").into(),
+                ..Note::default()
+            };
+            self.note_of(permit, &namespace.id, &namespace.name, note)
+                .await?;
+        }
+        self.namespaces().put(&**self.store(), namespace).await
     }
 }
 
@@ -117,14 +186,6 @@ impl NamespaceRegistry {
             .read()
             .get(id)
             .map_or_else(|| id.to_owned(), |namespace| namespace.name.clone())
-    }
-
-    /// Adds a namespace, durably.
-    pub async fn register(&self, store: &dyn Store, namespace: Namespace) -> Result<()> {
-        if self.find(&namespace.name).is_some() {
-            return Err(RuntimeError::NamespaceExists);
-        }
-        self.put(store, namespace).await
     }
 
     /// Writes a namespace that is there, durably.

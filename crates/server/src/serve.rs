@@ -8,8 +8,8 @@ use std::time::Duration;
 use steadfast_api::operatorservice::operator_service_server::OperatorServiceServer;
 use steadfast_api::workflowservice::workflow_service_server::WorkflowServiceServer;
 use steadfast_engine::proto::enums::IndexedValueType;
-use steadfast_runtime::Runtime;
 use steadfast_runtime::namespaces::Namespace;
+use steadfast_runtime::{Permit, Runtime};
 use steadfast_store::sqlite::{SqliteOptions, SqliteStore};
 use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
@@ -227,10 +227,8 @@ async fn ensure_namespace(runtime: &Runtime, config: &NamespaceConfig) -> Result
             .map_err(steadfast_runtime::RuntimeError::from)?;
         namespace.search_attributes.insert(name, number);
     }
-    runtime
-        .namespaces()
-        .put(&**runtime.store(), namespace)
-        .await?;
+    let permit = Permit::internal("configuration");
+    runtime.put_namespace(&permit, namespace).await?;
     Ok(())
 }
 

@@ -111,6 +111,18 @@ fn predecessor(workflow: &Workflow, run_id: &str) -> Option<(String, Bytes)> {
 impl Runtime {
     /// Puts an entry that belongs to no run into a namespace's log, and waits until it is durable.
     pub async fn note(&self, permit: &Permit, namespace_id: &str, note: Note<'_>) -> Result<()> {
+        let namespace = self.namespaces().name(namespace_id);
+        self.note_of(permit, namespace_id, &namespace, note).await
+    }
+
+    /// The same for a namespace that is not there yet.
+    pub(crate) async fn note_of(
+        &self,
+        permit: &Permit,
+        namespace_id: &str,
+        namespace: &str,
+        note: Note<'_>,
+    ) -> Result<()> {
         if !self.0.settings.evidence {
             return Ok(());
         }
@@ -121,7 +133,7 @@ impl Runtime {
             if self.0.recovering.load(Ordering::Acquire) {
                 continue;
             }
-            let namespace = self.namespaces().name(namespace_id);
+            let note = note.clone();
             let (cause, now) = (permit.cause(), crate::clock::now());
             let append = |entry: Bytes| {
                 let transition = Transition {
@@ -135,7 +147,7 @@ impl Runtime {
                 self.committer().ticket(seq)
             };
             let chains = &self.0.chains;
-            break chains.note(namespace_id, &namespace, note, &cause, now, append);
+            break chains.note(namespace_id, namespace, note, &cause, now, append);
         };
         self.committer().durable(ticket).await
     }

@@ -34,7 +34,7 @@ const MIN_RETENTION: i64 = 3600 * SECOND;
 
 pub(crate) async fn register(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: RegisterNamespaceRequest,
 ) -> Result<RegisterNamespaceResponse, RuntimeError> {
     validate::name("Namespace", &request.namespace, runtime.limits().id_bytes)?;
@@ -53,10 +53,7 @@ pub(crate) async fn register(
         ..Namespace::new(&request.namespace)
     };
     let _changes = CHANGES.lock().await;
-    runtime
-        .namespaces()
-        .register(&**runtime.store(), namespace)
-        .await?;
+    runtime.register_namespace(permit, namespace).await?;
     Ok(RegisterNamespaceResponse {})
 }
 
@@ -120,7 +117,7 @@ pub(crate) async fn list(
 
 pub(crate) async fn update(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: UpdateNamespaceRequest,
 ) -> Result<UpdateNamespaceResponse, RuntimeError> {
     let _changes = CHANGES.lock().await;
@@ -147,10 +144,7 @@ pub(crate) async fn update(
         namespace.retention = span(&config.workflow_execution_retention_ttl);
         check_retention(namespace.retention)?;
     }
-    runtime
-        .namespaces()
-        .put(&**runtime.store(), namespace.clone())
-        .await?;
+    runtime.put_namespace(permit, namespace.clone()).await?;
     let described = description(runtime, &namespace);
     Ok(UpdateNamespaceResponse {
         namespace_info: described.namespace_info,
@@ -162,17 +156,14 @@ pub(crate) async fn update(
 
 pub(crate) async fn deprecate(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: DeprecateNamespaceRequest,
 ) -> Result<DeprecateNamespaceResponse, RuntimeError> {
     let _changes = CHANGES.lock().await;
     let mut namespace = (*runtime.namespaces().by_name(&request.namespace)?).clone();
     check_not_deleted(&namespace)?;
     namespace.state = NamespaceState::Deprecated as i32;
-    runtime
-        .namespaces()
-        .put(&**runtime.store(), namespace)
-        .await?;
+    runtime.put_namespace(permit, namespace).await?;
     Ok(DeprecateNamespaceResponse {})
 }
 

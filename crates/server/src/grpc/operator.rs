@@ -25,7 +25,7 @@ const MAX_ATTRIBUTES: usize = 100;
 
 pub(crate) async fn add_search_attributes(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: AddSearchAttributesRequest,
 ) -> Result<AddSearchAttributesResponse, RuntimeError> {
     let _changes = CHANGES.lock().await;
@@ -75,16 +75,13 @@ pub(crate) async fn add_search_attributes(
             .add_search_attribute(&namespace.id, name, *number)
             .await?;
     }
-    runtime
-        .namespaces()
-        .put(&**runtime.store(), namespace)
-        .await?;
+    runtime.put_namespace(permit, namespace).await?;
     Ok(AddSearchAttributesResponse {})
 }
 
 pub(crate) async fn remove_search_attributes(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: RemoveSearchAttributesRequest,
 ) -> Result<RemoveSearchAttributesResponse, RuntimeError> {
     let _changes = CHANGES.lock().await;
@@ -105,10 +102,7 @@ pub(crate) async fn remove_search_attributes(
         }
         namespace.search_attributes.remove(name);
     }
-    runtime
-        .namespaces()
-        .put(&**runtime.store(), namespace)
-        .await?;
+    runtime.put_namespace(permit, namespace).await?;
     Ok(RemoveSearchAttributesResponse {})
 }
 
@@ -129,7 +123,7 @@ pub(crate) async fn list_search_attributes(
 
 pub(crate) async fn delete_namespace(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: DeleteNamespaceRequest,
 ) -> Result<DeleteNamespaceResponse, RuntimeError> {
     let _changes = CHANGES.lock().await;
@@ -159,10 +153,7 @@ pub(crate) async fn delete_namespace(
     );
     namespace.state = NamespaceState::Deleted as i32;
     let deleted_namespace = namespace.name.clone();
-    runtime
-        .namespaces()
-        .put(&**runtime.store(), namespace)
-        .await?;
+    runtime.put_namespace(permit, namespace).await?;
     Ok(DeleteNamespaceResponse { deleted_namespace })
 }
 
