@@ -158,8 +158,13 @@ class Load:
 
     async def call(self, method: str, request: Any, timeout: float = 10) -> Any:
         """One call, never repeated."""
+        call = getattr(self.service, method)(request, timeout=timedelta(seconds=timeout))
         try:
-            return await getattr(self.service, method)(request, timeout=timedelta(seconds=timeout))
+            # The client's own time-out is not always kept when the connection goes away under a call.
+            return await asyncio.wait_for(call, timeout + 5)
+        except asyncio.TimeoutError:
+            self.errors[method, "no answer"] += 1
+            raise RPCError(f"{method} did not return", RPCStatusCode.CANCELLED, b"") from None
         except RPCError as error:
             self.errors[method, error.status.name] += 1
             raise

@@ -67,6 +67,7 @@ async def test_kill_under_load(server: Server) -> None:
     await server.ready()
     await load.check_all()
     await load.end()
+    print(load.errors)
     server.check_evidence()
 
 
@@ -89,6 +90,7 @@ async def test_kill_again_while_starting(server: Server) -> None:
     await load.finish()
     await load.check_all()
     await load.end()
+    print(load.errors)
     server.check_evidence()
 
 
@@ -106,6 +108,7 @@ async def test_terminate_under_load(server: Server) -> None:
     await load.finish()
     await load.check_all()
     await load.end()
+    print(load.errors)
     server.check_evidence()
 
 

@@ -84,6 +84,11 @@ def delete_all(table: str) -> Callable[[sqlite3.Connection], int]:
     return lambda db: db.execute(f"DELETE FROM {table}").rowcount
 
 
+def delete_run(db: sqlite3.Connection) -> int:
+    """As if it had never been there."""
+    return sum(db.execute(f"DELETE FROM {table}").rowcount for table in ("visibility", "snapshot", "run"))
+
+
 CHANGES = {
     "payload of an event": (replace("history", "events", b"paid alice", b"paid mallo"), "does not give entry"),
     "who approved": (replace("history", "events", b"boss@desk", b"evil@desk"), "does not give entry"),
@@ -91,6 +96,8 @@ CHANGES = {
     "state of the run": (replace("snapshot", "bytes", b"Payment", b"Paiment"), "is not the stored one"),
     "order of the log": (swap_entries, "number"),
     "a hash of the tree": (flip_in_tile, "is not made of the log's entries"),
+    "a removed run": (delete_run, "is not in the store"),
+    "a removed state": (delete_all("snapshot"), "its state is missing"),
     "a removed record": (delete_all("record_page"), "is missing"),
     "a removed event": (delete_all("history"), "is missing"),
     "a removed entry": (delete_all("log_entries"), "the log has no entry"),

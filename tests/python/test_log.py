@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -359,3 +360,47 @@ async def test_changes_of_a_namespace_are_in_its_log(own_server: Server) -> None
     assert "retention in seconds: 0 -> 7200" in notes[0]["detail"]
     assert notes[1]["detail"] == "retention in seconds: 7200 -> 3600"
     own_server.check_evidence("books")
+
+
+async def test_namespaces_with_similar_names_have_logs_of_their_own(own_server: Server) -> None:
+    client = await started(own_server)
+    retention = Duration(seconds=7200)
+    origins = set()
+    for name in ("a b", "a_b", "a%20b", "a+b", "a~2"):
+        await client.workflow_service.register_namespace(
+            RegisterNamespaceRequest(namespace=name, workflow_execution_retention_period=retention)
+        )
+        log = Log(own_server, urllib.parse.quote(name, safe=""))
+        origins.add((await log.covers("namespace/registered")).origin)
+        own_server.check_evidence(name)
+    assert len(origins) == 5
+
+
+async def test_projections_lost_in_a_power_failure_are_no_rollback(own_server: Server, tmp_path: Path) -> None:
+    await started(own_server)
+    await Log(own_server).covers("namespace/registered")
+    assert own_server.stop() == 0
+    # From here on what is projected is in the write-ahead log only.
+    client = await started(own_server)
+    await work(client, 1, "before")
+    before = await Log(own_server).covers("before-0")
+    own_server.kill()
+    # What was not synced of the projections; the journal has it all.
+    (tmp_path / "steadfast.db-wal").unlink()
+    client = await started(own_server)
+    await work(client, 1, "after")
+    after = await Log(own_server).covers("after-0")
+    assert after.origin == before.origin
+    hashes = [leaf_hash(entry) for entry in Log(own_server).entries(after.size)]
+    assert root(hashes[: before.size]) == before.root
+    own_server.check_evidence()
+
+
+async def test_an_identity_of_any_length_leaves_a_readable_log(own_server: Server) -> None:
+    own_server.start()
+    await own_server.ready()
+    client = await own_server.client(identity="x" * 70_000)
+    await client.start_workflow("Nothing", id="long-identity", task_queue="nobody")
+    log = Log(own_server)
+    checkpoint = await log.covers("long-identity")
+    assert root([leaf_hash(entry) for entry in log.entries(checkpoint.size)]) == checkpoint.root

@@ -135,6 +135,8 @@ impl Runtime {
             .map_err(|error| RuntimeError::Internal(format!("no thread for commits: {error}")))?;
         let _ = runtime.0.committer.set(committer);
         runtime.recover().await?;
+        // What the journal has and the projections lost in a power failure counts as there.
+        runtime.project_all().await?;
         let heads = runtime
             .0
             .projecting

@@ -25,7 +25,7 @@ impl Target {
         let url = format!(
             "{}/api/v1/namespaces/{}/{path}",
             self.address.trim_end_matches('/'),
-            self.namespace
+            escaped(&self.namespace)
         );
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_connect(Some(PATIENCE))
@@ -45,6 +45,18 @@ impl Target {
         }
         Ok(body.into_reader())
     }
+}
+
+/// A name as one segment of a path (RFC 3986, section 2.1).
+fn escaped(name: &str) -> String {
+    name.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 /// The lines of an answer, each a JSON value.

@@ -56,13 +56,13 @@ pub async fn check_namespace(
         .into_iter()
         .find(|log| log.namespace_id == namespace_id)
         .unwrap_or_default();
-    let ends = check_log(store, namespace_id, &log, &mut findings, &mut progress).await?;
+    let mut ends = check_log(store, namespace_id, &log, &mut findings, &mut progress).await?;
     let mut cursor = None;
     loop {
         let page = store
             .list_visibility(VisibilityQuery {
                 namespace_id: namespace_id.to_owned(),
-                filter: Filter::default(),
+                filter: Filter::everything(),
                 page_size: PAGE,
                 cursor,
             })
@@ -73,15 +73,49 @@ pub async fn check_namespace(
                 workflow_id: row.workflow_id.clone(),
                 run_id: row.run_id.clone(),
             };
-            let end = ends.get(&row.run_id).copied().unwrap_or_default();
+            let end = ends.remove(&row.run_id).unwrap_or_default();
             check_run(store, sealer, namespace, &run, &log, end, &mut findings).await?;
         }
         progress(&findings);
         cursor = page.cursor;
         if cursor.is_none() {
-            return Ok(findings);
+            break;
         }
     }
+    // What is left was in the log and not among the runs.
+    ends.remove("");
+    for (run_id, end) in ends {
+        if !end.deleted && !deleted_since(store, namespace_id, &run_id, log.size).await? {
+            findings.add(format!(
+                "run {run_id} has {} entries in the log, and is not in the store",
+                end.n
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Whether the log says, after its first `size` entries, that a run was deleted.
+async fn deleted_since(
+    store: &dyn Store,
+    namespace_id: &str,
+    run_id: &str,
+    size: u64,
+) -> Result<bool> {
+    let logs = store.logs().await?;
+    let now = logs.iter().find(|log| log.namespace_id == namespace_id);
+    let run = RunRef {
+        namespace_id: namespace_id.to_owned(),
+        workflow_id: String::new(),
+        run_id: run_id.to_owned(),
+    };
+    let mut entries = Entries::new(store, &run, size, now.map_or(size, |log| log.size));
+    while let Some(logged) = entries.next().await? {
+        if Entry::parse(&logged.entry).is_ok_and(|entry| entry.deleted) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Builds the tree of a log again, and follows the chains in it. Gives the ends of the chains.
@@ -170,10 +204,14 @@ async fn check_run(
     end: End,
     findings: &mut Findings,
 ) -> Result<()> {
+    let of_run = |what: String| format!("run {}: {what}", run.run_id);
     let Some(stored) = store.load_run(run).await? else {
+        let (namespace_id, run_id) = (&run.namespace_id, &run.run_id);
+        if !end.deleted && !deleted_since(store, namespace_id, run_id, log.size).await? {
+            findings.add(of_run("its state is missing".to_owned()));
+        }
         return Ok(());
     };
-    let of_run = |what: String| format!("run {}: {what}", run.run_id);
     let expected = match RunState::decode(stored.snapshot.as_slice()) {
         Ok(state) => state,
         Err(error) => {
@@ -186,6 +224,13 @@ async fn check_run(
         return Ok(());
     }
     findings.runs += 1;
+    if end.n > expected.n {
+        findings.add(of_run(format!(
+            "the log has {} entries, and its state stands for {} records",
+            end.n, expected.n
+        )));
+        return Ok(());
+    }
     let mut replay = Replay {
         sealer,
         namespace,

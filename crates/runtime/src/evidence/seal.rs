@@ -19,11 +19,20 @@ use steadfast_ledger::skeleton::{MessageShape, SaltKey, Shapes, Span, hash};
 use steadfast_ledger::tree::root_of;
 use steadfast_ledger::{Entry, Hash};
 
+/// The server, where it did something by itself.
+const SERVER: &str = "steadfast";
+
 /// The message that history consists of.
 pub(crate) const HISTORY_EVENT: &str = "temporal.api.history.v1.HistoryEvent";
 
 /// Characters of a name that an entry repeats. The event has all of it.
 const MAX_NAME: usize = 200;
+
+/// Characters of a principal, which a client may claim at any length.
+const MAX_PRINCIPAL: usize = 1000;
+
+/// Characters of a note's detail.
+const MAX_DETAIL: usize = 4000;
 
 /// Finds what is hashed of events.
 pub struct Sealer {
@@ -136,7 +145,11 @@ impl Sealer {
         self.spans(bytes, spans);
         let event_type = event_type(head.event_type());
         let by = match head.principal {
-            Some(principal) if principal.name != cause.principal => principal.name,
+            Some(principal) if principal.name != cause.principal => {
+                clipped(&principal.name, MAX_PRINCIPAL).into_owned()
+            }
+            // What the server did by itself while it was at it.
+            None if !cause.authentication.is_empty() => SERVER.to_owned(),
             _ => String::new(),
         };
         EventItem {
@@ -169,7 +182,7 @@ pub(crate) fn cause_of(cause: &Cause) -> steadfast_ledger::entry::Cause<'_> {
     steadfast_ledger::entry::Cause {
         auth: cause.authentication.as_str().into(),
         call: cause.call.as_str().into(),
-        principal: cause.principal.as_str().into(),
+        principal: clipped(&cause.principal, MAX_PRINCIPAL),
     }
 }
 
@@ -184,6 +197,9 @@ pub(crate) fn as_hash(bytes: &[u8]) -> Option<Hash> {
 
 /// Writes an entry, shortened where the log's format has no room for all of it.
 pub(crate) fn encode(mut entry: Entry<'_>) -> Bytes {
+    if let Some(note) = &mut entry.note {
+        note.detail = clipped(&note.detail, MAX_DETAIL).into_owned().into();
+    }
     let mut max_items = MAX_ITEMS;
     loop {
         shorten(&mut entry, max_items);
@@ -283,10 +299,67 @@ fn failure(failure: &Failure) -> Cow<'static, str> {
     kind.into()
 }
 
-/// The beginning of a name.
 fn name(name: &str) -> Cow<'_, str> {
-    match name.char_indices().nth(MAX_NAME) {
-        Some((end, _)) => name[..end].into(),
-        None => name.into(),
+    clipped(name, MAX_NAME)
+}
+
+/// The beginning of a text.
+fn clipped(text: &str, characters: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => text[..end].into(),
+        None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use steadfast_ledger::entry::Note;
+
+    use super::*;
+
+    #[test]
+    fn no_entry_is_too_long_for_the_log() {
+        // The characters that take most room in JSON.
+        let long = "\u{1}".repeat(100_000);
+        let id = "\u{1}".repeat(1000);
+        let cause = Cause {
+            principal: long.clone(),
+            ..Cause::default()
+        };
+        let state = RunState {
+            workflow_id: id.clone(),
+            ..RunState::default()
+        };
+        let event = |id| EventItem {
+            id,
+            by: clipped(&long, MAX_PRINCIPAL),
+            ..EventItem::default()
+        };
+        let entry = Entry {
+            cause: cause_of(&cause),
+            events: (1..=1000).map(event).collect(),
+            attempts: vec![
+                AttemptItem {
+                    activity_id: name(&long),
+                    worker: name(&long),
+                    ..AttemptItem::default()
+                };
+                1000
+            ],
+            note: Some(Note {
+                detail: long.as_str().into(),
+                ..Note::default()
+            }),
+            ns: id.as_str().into(),
+            workflow_id: id.as_str().into(),
+            v: VERSION,
+            ..Entry::default()
+        };
+        let bytes = encode(entry);
+        assert!(bytes.len() <= MAX_BYTES, "{} bytes", bytes.len());
+        let parsed = Entry::parse(&bytes).expect("an entry");
+        assert_eq!(parsed.event_range.map(|range| range.last), Some(1000));
+        assert!(parsed.omitted > 0);
+        assert!(deletion(&id, &state, 0, &cause).len() <= MAX_BYTES);
     }
 }

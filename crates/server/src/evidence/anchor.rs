@@ -87,10 +87,12 @@ pub struct Move {
 }
 
 fn apply(heads: &mut Heads, moves: &[Move]) -> Result<(), AnchorError> {
-    if let Some(stale) = moves
-        .iter()
-        .find(|step| heads.get(&step.origin) != step.from.as_ref())
-    {
+    // It may be there already: written by a try whose success was not certain.
+    let is_stale = |step: &&Move| {
+        let head = heads.get(&step.origin);
+        head != step.from.as_ref() && head != Some(&step.to)
+    };
+    if let Some(stale) = moves.iter().find(is_stale) {
         return Err(AnchorError::Moved {
             origin: stale.origin.clone(),
         });
@@ -203,6 +205,14 @@ mod tests {
         anchor.advance(&[step(Some(3), 5)]).expect("moves");
         let again = Anchor::File(path).read().expect("reads");
         assert_eq!(again, Heads::from([("example.com/log".into(), head(5))]));
+    }
+
+    #[test]
+    fn a_move_that_was_made_can_be_made_again() {
+        let mut anchor = Anchor::Memory(Heads::new());
+        anchor.advance(&[step(None, 3)]).expect("moves");
+        anchor.advance(&[step(None, 3)]).expect("is there");
+        assert!(anchor.advance(&[step(None, 4)]).is_err());
     }
 
     #[test]

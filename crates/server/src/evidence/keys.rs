@@ -9,20 +9,15 @@ use steadfast_ledger::note::SigningKey;
 
 /// Reads the key, or makes the file with one made of `seed`.
 pub fn load_or_create(path: &Path, name: &str, seed: [u8; 32]) -> Result<SigningKey, String> {
-    let failed = |error: io::Error| format!("{}: {error}", path.display());
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(mut file) => {
-            let key = SigningKey::new(name, seed).map_err(|error| error.to_string())?;
-            write(&mut file, path, &key).map_err(failed)?;
-            Ok(key)
-        }
+    if path.exists() {
+        return load(path);
+    }
+    let key = SigningKey::new(name, seed).map_err(|error| error.to_string())?;
+    match create(path, &key) {
+        Ok(()) => Ok(key),
+        // Somebody else was faster.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => load(path),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 
@@ -40,9 +35,24 @@ pub fn load(path: &Path) -> Result<SigningKey, String> {
     SigningKey::parse(text.trim()).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn write(file: &mut File, path: &Path, key: &SigningKey) -> io::Result<()> {
+/// Makes the file at once with its content: a crash leaves all of it or nothing.
+fn create(path: &Path, key: &SigningKey) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = Path::new(&name);
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(temporary)?;
     writeln!(file, "{}", key.encode())?;
     file.sync_all()?;
+    fs::hard_link(temporary, path)?;
+    fs::remove_file(temporary)?;
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),

@@ -55,6 +55,9 @@ struct Identity {
     generation: u32,
     /// Whether a checkpoint was ever signed.
     signed: bool,
+    /// The verifier key of the newest checkpoint.
+    #[serde(default)]
+    key: String,
 }
 
 /// A log as others see it.
@@ -203,14 +206,14 @@ impl Publisher {
             if head.size == 0 || self.is_published(namespace_id, head) {
                 continue;
             }
-            let origin = self.identity(namespace_id).await?.origin;
-            due.push((namespace_id, origin, *head));
+            let identity = self.identity(namespace_id).await?;
+            due.push((namespace_id, identity, *head));
         }
         let moves: Vec<Move> = due
             .iter()
-            .map(|(_, origin, head)| Move {
-                origin: origin.clone(),
-                from: self.signed.get(origin).copied(),
+            .map(|(_, identity, head)| Move {
+                origin: identity.origin.clone(),
+                from: self.signed.get(&identity.origin).copied(),
                 to: *head,
             })
             .filter(|step| step.from != Some(step.to))
@@ -220,12 +223,22 @@ impl Publisher {
         }
         // A small file, twice a second at most: not worth a thread of its own.
         self.anchor.advance(&moves)?;
-        for (namespace_id, origin, head) in due {
+        for (namespace_id, mut identity, head) in due {
+            let origin = identity.origin.clone();
             self.signed.insert(origin.clone(), head);
             let key = self
                 .key
                 .renamed(&origin)
                 .map_err(|error| PublishError::Invalid(error.to_string()))?;
+            let verifier = key.verifier().to_string();
+            // Before anybody can have a checkpoint: a start without an anchor must know of it.
+            if !identity.signed || identity.key != verifier {
+                self.note_key_change(namespace_id, &identity, &verifier)
+                    .await?;
+                identity.signed = true;
+                identity.key = verifier;
+                self.put(namespace_id, &identity).await?;
+            }
             let checkpoint = Checkpoint {
                 origin: origin.clone(),
                 size: head.size,
@@ -256,38 +269,83 @@ impl Publisher {
             .is_some_and(|log| log.head == *head && log.namespace_id == namespace_id)
     }
 
-    /// The identity of a log, marked as signed before anything is.
+    /// The identity of a log.
     async fn identity(&mut self, namespace_id: &str) -> Result<Identity, PublishError> {
-        let mut identity = match self.identities.get(namespace_id) {
-            Some(identity) if identity.signed => return Ok(identity.clone()),
-            Some(identity) => identity.clone(),
-            None => self.first_identity(namespace_id),
-        };
-        identity.signed = true;
+        if let Some(identity) = self.identities.get(namespace_id) {
+            return Ok(identity.clone());
+        }
+        let identity = self.first_identity(namespace_id);
+        if identity.generation > 1 {
+            // A namespace made again after it was deleted, or a store from before the first checkpoint.
+            let origin = &identity.origin;
+            tracing::warn!("an earlier log of this name was signed: {origin} begins");
+            let detail = format!("an earlier log of this name was signed. {origin} begins");
+            self.note(namespace_id, "evidence/log-restarted", detail)
+                .await?;
+        }
         self.put(namespace_id, &identity).await?;
         Ok(identity)
     }
 
-    /// A namespace that was made again under the name of a deleted one has a log of its own.
     fn first_identity(&self, namespace_id: &str) -> Identity {
         let mut generation = 1;
         loop {
             let origin = self.origin(namespace_id, generation);
-            if !self.signed.contains_key(&origin) {
+            if !self.is_taken(&origin) {
                 return Identity {
                     origin,
                     generation,
                     signed: false,
+                    key: String::new(),
                 };
             }
             generation += 1;
         }
     }
 
+    /// Whether an origin is, or was, that of a log.
+    fn is_taken(&self, origin: &str) -> bool {
+        let mut identities = self.identities.values();
+        self.signed.contains_key(origin) || identities.any(|identity| identity.origin == origin)
+    }
+
+    /// Says in the log itself that it is signed with another key from here on.
+    async fn note_key_change(
+        &self,
+        namespace_id: &str,
+        before: &Identity,
+        key: &str,
+    ) -> Result<(), PublishError> {
+        if before.key.is_empty() || before.key == key {
+            return Ok(());
+        }
+        tracing::warn!(
+            log = before.origin,
+            "checkpoints are signed with another key now"
+        );
+        let detail = format!("{} -> {key}", before.key);
+        self.note(namespace_id, "evidence/key-changed", detail)
+            .await
+    }
+
+    async fn note(
+        &self,
+        namespace_id: &str,
+        what: &'static str,
+        detail: String,
+    ) -> Result<(), PublishError> {
+        let note = Note {
+            what: what.into(),
+            detail: detail.into(),
+            ..Note::default()
+        };
+        let permit = Permit::internal("evidence");
+        Ok(self.runtime.note(&permit, namespace_id, note).await?)
+    }
+
     fn origin(&self, namespace_id: &str, generation: u32) -> String {
         let namespace = self.runtime.namespaces().name(namespace_id);
-        // What a key's name may not have in it.
-        let namespace = namespace.replace(|c: char| c.is_whitespace() || c == '+', "_");
+        let namespace = escaped(&namespace);
         match generation {
             1 => format!("{}/{namespace}", self.base),
             _ => format!("{}/{namespace}~{generation}", self.base),
@@ -328,11 +386,12 @@ impl Publisher {
             return Ok(());
         };
         let mut next = identity.clone();
-        while self.signed.contains_key(&next.origin) || next.origin == identity.origin {
+        while self.is_taken(&next.origin) {
             next.generation += 1;
             next.origin = self.origin(namespace_id, next.generation);
         }
         next.signed = false;
+        next.key.clear();
         tracing::error!(
             log = identity.origin,
             next = next.origin,
@@ -343,14 +402,8 @@ impl Publisher {
             identity.origin, next.origin
         );
         self.put(namespace_id, &next).await?;
-        let note = Note {
-            what: "evidence/log-restarted".into(),
-            detail: detail.into(),
-            ..Note::default()
-        };
-        let permit = Permit::internal("evidence");
-        self.runtime.note(&permit, namespace_id, note).await?;
-        Ok(())
+        self.note(namespace_id, "evidence/log-restarted", detail)
+            .await
     }
 
     /// How the log in the store differs from what was signed, if it does not extend that.
@@ -374,5 +427,35 @@ impl Publisher {
                 signed.size
             )
         }))
+    }
+}
+
+/// A name as part of an origin: without what the name of a key may not have, and without `~`, which
+/// sets off generations. Different names stay different.
+fn escaped(name: &str) -> String {
+    let mut escaped = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_whitespace() || c.is_control() || matches!(c, '+' | '%' | '~') {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                escaped.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn names_that_differ_have_origins_that_differ() {
+        assert_eq!(escaped("default"), "default");
+        assert_eq!(escaped("a b"), "a%20b");
+        assert_eq!(escaped("a+b~2"), "a%2Bb%7E2");
+        assert_eq!(escaped("a%20b"), "a%2520b");
     }
 }

@@ -73,6 +73,14 @@ impl Filter {
         check::check(parser::parse(text)?, attributes)
     }
 
+    /// Matches every row, also of namespace divisions.
+    pub fn everything() -> Self {
+        Self {
+            any_division: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether counts are wanted by execution status.
     pub fn groups_by_status(&self) -> bool {
         self.by_status
