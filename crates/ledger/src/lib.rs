@@ -3,6 +3,7 @@
 //! Pure: no clock, no randomness, no files, no network. Everything here follows a public format, so
 //! that others can verify with tools that are not ours.
 
+pub mod bundle;
 pub mod checkpoint;
 pub mod cosignature;
 pub mod entry;

@@ -280,6 +280,11 @@ impl SigningKey {
     pub fn verifier(&self) -> &VerifierKey {
         &self.0.verifier
     }
+
+    /// Signs a message that is not a note. Whoever uses this sees to it that it cannot be one.
+    pub(crate) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message)
+    }
 }
 
 impl fmt::Debug for SigningKey {

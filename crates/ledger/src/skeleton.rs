@@ -49,10 +49,7 @@ impl SaltKey {
     }
 
     fn digest(&self, event_id: i64, number: u32, payload: &[u8]) -> Hash {
-        let hash = Sha256::new()
-            .chain_update(self.salt(event_id, number))
-            .chain_update(payload);
-        Hash(hash.finalize().into())
+        digest(&self.salt(event_id, number), payload)
     }
 }
 
@@ -77,6 +74,9 @@ pub enum SkeletonError {
     /// The bytes are not a skeleton.
     #[error("not a skeleton")]
     Format,
+    /// There is something where a payload was erased.
+    #[error("there are bytes where a payload was erased")]
+    Erased,
 }
 
 /// The hash of an encoded message.
@@ -91,6 +91,33 @@ pub fn hash(
         hasher.update(bytes)
     })?;
     Ok(Hash(hasher.finalize().into()))
+}
+
+/// What the digest of a payload is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// The payload is there, and this is its salt.
+    Salt([u8; 32]),
+    /// The payload is erased, and this is its digest.
+    Erased(Hash),
+}
+
+/// The hash of an encoded message, for those who do not have the run's secret. Where a payload is
+/// erased, the message must have zeros: the hash does not depend on what is there.
+pub fn hash_with(message: &[u8], payloads: &[(Span, Secret)]) -> Result<Hash, SkeletonError> {
+    let mut hasher = Sha256::new();
+    let spans = payloads.iter().map(|(span, _)| *span);
+    let digest = |number: u32, payload: &[u8]| match payloads.get(number as usize)?.1 {
+        Secret::Salt(salt) => Some(digest(&salt, payload)),
+        Secret::Erased(digest) => payload.iter().all(|byte| *byte == 0).then_some(digest),
+    };
+    write_with(message, spans, digest, |bytes| hasher.update(bytes))?;
+    Ok(Hash(hasher.finalize().into()))
+}
+
+fn digest(salt: &[u8; 32], payload: &[u8]) -> Hash {
+    let hash = Sha256::new().chain_update(salt).chain_update(payload);
+    Hash(hash.finalize().into())
 }
 
 /// The skeleton of an encoded message: what is left of it once its payloads are erased.
@@ -177,19 +204,30 @@ fn write(
     spans: &[Span],
     salts: &SaltKey,
     event_id: i64,
+    out: impl FnMut(&[u8]),
+) -> Result<(), SkeletonError> {
+    let digest = |number, payload: &[u8]| Some(salts.digest(event_id, number, payload));
+    write_with(message, spans.iter().copied(), digest, out)
+}
+
+/// `digest` gives none for a payload that cannot be the one that was there.
+fn write_with(
+    message: &[u8],
+    spans: impl ExactSizeIterator<Item = Span> + Clone,
+    digest: impl Fn(u32, &[u8]) -> Option<Hash>,
     mut out: impl FnMut(&[u8]),
 ) -> Result<(), SkeletonError> {
     let count = u32::try_from(spans.len()).map_err(|_| SkeletonError::Spans)?;
     out(&[MARK]);
     out(&count.to_be_bytes());
-    for (number, span) in (0..count).zip(spans) {
+    for (number, span) in (0..count).zip(spans.clone()) {
         let end = span.offset as usize + span.length as usize;
         let payload = message
             .get(span.offset as usize..end)
             .ok_or(SkeletonError::Spans)?;
         out(&span.offset.to_be_bytes());
         out(&span.length.to_be_bytes());
-        out(&salts.digest(event_id, number, payload).0);
+        out(&digest(number, payload).ok_or(SkeletonError::Erased)?.0);
     }
     let mut from = 0;
     for span in spans {
@@ -351,7 +389,7 @@ impl Shapes {
 #[derive(Clone, Copy, Debug)]
 pub struct MessageShape(usize);
 
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+pub(crate) fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let byte = *bytes.get(*at)?;
@@ -427,6 +465,22 @@ mod tests {
         assert_eq!(restored, b"\x0a\x05\x12\x03\0\0\0\x1a\x02hi");
         assert_eq!(erased.len(), 1);
         assert_eq!(erased[0].0, spans[0]);
+    }
+
+    #[test]
+    fn whoever_has_the_salts_gets_the_same_hash() {
+        let message = b"\x0a\x05\x12\x03abc\x0a\x03\x12\x01z\x1a\x02hi";
+        let spans = spans_of(message);
+        let whole = hash(message, &spans, &KEY, 5);
+        let salted = |number: usize| (spans[number], Secret::Salt(KEY.salt(5, number as u32)));
+        assert_eq!(hash_with(message, &[salted(0), salted(1)]), whole);
+        assert_ne!(hash_with(message, &[salted(1), salted(0)]), whole);
+        let skeleton = skeleton(message, &spans, &KEY, 5).expect("spans fit");
+        let (restored, erased) = restore(&skeleton).expect("a skeleton");
+        let erased = |number: usize| (erased[number].0, Secret::Erased(erased[number].1));
+        assert_eq!(hash_with(&restored, &[erased(0), erased(1)]), whole);
+        let refused = Err(SkeletonError::Erased);
+        assert_eq!(hash_with(message, &[erased(0), erased(1)]), refused);
     }
 
     #[test]

@@ -1,0 +1,61 @@
+//! The evidence bundle: one file that says what happened in a session, and from which anybody can
+//! check that it says all of it, and nothing else.
+//!
+//! A ZIP with these files, in this order:
+//!
+//! - `README.txt`
+//! - `checkpoint`: the signed head of the log's tree, with cosignatures.
+//! - `entries.jsonl`: entries, in the log's order.
+//! - `tree.jsonl`: the nodes of the tree that, with the entries, give its root.
+//! - `history/<run id>.binpb` and `history/<run id>.payloads.jsonl` for each run: its events, as
+//!   `temporal.api.history.v1.History`, and what is needed to hash them.
+//! - `report.html`: the same for people.
+//! - `manifest.json`: what the bundle covers, and which completeness is claimed.
+//! - `statement.dsse.json`: an in-toto statement about all other files, signed by the log's key.
+
+mod chain;
+mod lines;
+pub mod manifest;
+pub mod report;
+mod statement;
+pub mod verify;
+mod words;
+mod writer;
+
+pub use manifest::{Claim, Manifest, RunSummary, Scope};
+pub use report::{Detail, ReportBuilder};
+pub use verify::{Code, Finding, Limits, Place, Report, Trust, Verdict, verify};
+pub use writer::{BundleError, BundleWriter, Head, RunOf};
+
+/// The version of the format.
+pub const FORMAT: &str = "steadfast-evidence-bundle/1";
+
+/// What the statement states.
+pub const PREDICATE_TYPE: &str = "https://steadfast.dev/evidence-bundle/v1";
+
+const README: &str = "README.txt";
+const CHECKPOINT: &str = "checkpoint";
+const ENTRIES: &str = "entries.jsonl";
+const TREE: &str = "tree.jsonl";
+const REPORT: &str = "report.html";
+const MANIFEST: &str = "manifest.json";
+const STATEMENT: &str = "statement.dsse.json";
+
+/// The files that are in every bundle.
+const FILES: [&str; 7] = [
+    README, CHECKPOINT, ENTRIES, TREE, REPORT, MANIFEST, STATEMENT,
+];
+
+fn history_file(run_id: &str) -> String {
+    format!("history/{run_id}.binpb")
+}
+
+fn payloads_file(run_id: &str) -> String {
+    format!("history/{run_id}.payloads.jsonl")
+}
+
+/// Whether a run id can be the name of a file everywhere. The server's are UUIDs.
+fn is_file_name(run_id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=100).contains(&run_id.len()) && run_id.bytes().all(is_plain)
+}
