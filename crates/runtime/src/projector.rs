@@ -1,6 +1,7 @@
 //! The projector: writes what changed since the last time into the tables that everything but the
 //! hot path reads.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prost::Message;
@@ -46,7 +47,7 @@ impl Runtime {
                 () = tokio::time::sleep(self.0.settings.projection_interval) => {}
                 () = self.0.project_now.notified() => {}
             }
-            if self.0.recovering.load(std::sync::atomic::Ordering::Acquire) {
+            if self.0.recovering.load(Ordering::Acquire) {
                 continue;
             }
             if let Err(error) = self.project_all().await {
@@ -79,6 +80,13 @@ impl Runtime {
         let mut sequencer = self.0.projecting.lock().await;
         let head = self.committer().committed();
         let before = self.committer().ticket(head);
+        // Looked at under the lock, which making memory again needs, and after the ticket: a commit that
+        // failed while the lock was waited for has emptied memory, and a ticket of now does not show it.
+        if self.0.recovering.load(Ordering::Acquire) {
+            return Err(RuntimeError::Unavailable(
+                "memory is being made again".into(),
+            ));
+        }
         if head == *self.0.projected.borrow() && !self.has_dirty() {
             return Ok(());
         }
@@ -472,5 +480,37 @@ fn visibility(state: &RunState, namespace: Option<&Namespace>) -> VisibilityRow 
             .memo
             .as_ref()
             .map_or_else(Vec::new, Message::encode_to_vec),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+    use crate::testing::{Bed, start};
+
+    /// A projection that waits for its turn while a commit fails finds memory empty: it must not
+    /// take that for all there is.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_emptied_memory_is_not_projected() {
+        let settings = Settings {
+            projection_interval: Duration::from_secs(3600),
+            ..Settings::default()
+        };
+        let bed = Bed::open(settings.clone()).await;
+        bed.start(start("flow")).await;
+        let turn = bed.runtime.0.projecting.lock().await;
+        let runtime = bed.runtime.clone();
+        let projection = tokio::spawn(async move { runtime.project_all().await });
+        // Until it waits for the lock, before memory is made again does.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        bed.runtime.drop_memory(&mut || {});
+        drop(turn);
+        let projected = projection.await.expect("ends");
+        assert!(projected.is_err(), "nothing could be projected");
+        assert!(!bed.history("flow", "").await.is_empty());
+        let store = bed.stop().await;
+        let bed = Bed::reopen(store, settings).await;
+        assert!(!bed.history("flow", "").await.is_empty());
     }
 }
