@@ -196,6 +196,12 @@ impl Workflow {
         }
     }
 
+    /// Whether no run of it goes on, and nothing is left to deliver.
+    pub fn is_closed(&self) -> bool {
+        let mut runs = self.runs.values();
+        runs.all(|live| !live.run.state.is_running() && live.run.state.outbox.is_empty())
+    }
+
     /// Whether all of it could be loaded again.
     pub fn is_idle(&self) -> bool {
         !self.dirty && self.deleted.is_empty() && self.runs.values().all(LiveRun::is_idle)

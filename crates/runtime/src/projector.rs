@@ -257,6 +257,10 @@ impl Runtime {
                 }
             }
             workflow.forget_predecessors();
+            // Nothing will happen to it any more: who asks about it reads the store.
+            if workflow.is_idle() && workflow.is_closed() {
+                shard.take(&of_workflow.key);
+            }
         }
         Ok(())
     }

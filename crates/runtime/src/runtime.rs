@@ -47,7 +47,7 @@ impl Default for Settings {
         Self {
             limits: Limits::default(),
             live_workflows: 10_000,
-            projection_interval: Duration::from_millis(100),
+            projection_interval: Duration::from_millis(250),
             projection_lag: 200_000,
             long_poll: Duration::from_secs(60),
             retention_interval: Duration::from_secs(60),
