@@ -1,5 +1,7 @@
 //! What pollers are given: tasks that were started for them, and queries.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use prost::Message;
 use steadfast_engine::proto::common::{WorkflowExecution, WorkflowType};
@@ -208,63 +210,33 @@ impl HistoryPart {
         max_bytes: usize,
         max_events: usize,
     ) -> Result<(Vec<HistoryEvent>, i64)> {
-        let mut events = Vec::new();
-        let (mut next, mut bytes, mut waited) = (self.first, 0, false);
+        let mut page = Page::new(max_bytes, max_events);
+        let mut next = self.first;
         let stored_last = self.last.min(self.memory_from - 1);
-        let mut branches = self.branches;
-        branches.push(Branch {
-            run_id: run_id.to_owned(),
-            last_event_id: i64::MAX,
-        });
-        for branch in branches {
-            while next <= stored_last.min(branch.last_event_id) {
-                if bytes >= max_bytes || events.len() >= max_events {
-                    return Ok((events, next));
+        for (owner, first, last) in self.owners(run_id) {
+            next = next.max(first);
+            while next <= stored_last.min(last) {
+                if page.is_full() {
+                    return Ok((page.events, next));
                 }
-                let last = stored_last.min(branch.last_event_id);
-                let page = runtime
-                    .store()
-                    .read_history(
-                        &key.namespace_id,
-                        &branch.run_id,
-                        next,
-                        last,
-                        max_bytes - bytes,
-                    )
-                    .await?;
-                if page.is_empty() && !waited {
-                    // What another run wrote a moment ago may be on its way to the store.
-                    waited = true;
-                    runtime.projected().await?;
-                    continue;
-                }
-                if page.is_empty() {
-                    return Err(missing(next, run_id));
-                }
-                for (id, event) in page {
-                    if events.len() >= max_events {
-                        return Ok((events, next));
+                let range = next..=stored_last.min(last);
+                let stored = read_stored(runtime, key, &owner, range, page.room(), Order::Oldest);
+                for (id, event) in stored.await? {
+                    if !page.push(&event)? {
+                        return Ok((page.events, next));
                     }
-                    bytes += event.len();
-                    events.push(decode_event(&event)?);
                     next = id + 1;
                 }
             }
         }
-        for event in self
-            .memory
-            .iter()
-            .skip(usize::try_from(next - self.memory_from).unwrap_or(0))
-        {
-            let full = (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events;
-            if next > self.last || full {
+        let skip = usize::try_from(next - self.memory_from).unwrap_or(0);
+        for event in self.memory.iter().skip(skip) {
+            if next > self.last || !page.push(event)? {
                 break;
             }
-            bytes += event.len();
-            events.push(decode_event(event)?);
             next += 1;
         }
-        Ok((events, next))
+        Ok((page.events, next))
     }
 
     /// The same from the end: newest events first. Returns them and the id of the one before them, 0
@@ -277,61 +249,124 @@ impl HistoryPart {
         max_bytes: usize,
         max_events: usize,
     ) -> Result<(Vec<HistoryEvent>, i64)> {
-        let mut events = Vec::new();
-        let (mut next, mut bytes, mut waited) = (self.last, 0, false);
+        let mut page = Page::new(max_bytes, max_events);
+        let mut next = self.last;
         let in_memory = usize::try_from(next - self.memory_from + 1).unwrap_or(0);
         for event in self.memory.iter().take(in_memory).rev() {
-            if (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events {
-                return Ok((events, next));
+            if !page.push(event)? {
+                return Ok((page.events, next));
             }
-            bytes += event.len();
-            events.push(decode_event(event)?);
             next -= 1;
         }
-        // Each branch begins where the one before it ends.
-        let mut first = 1;
-        let mut branches = Vec::new();
-        for branch in self.branches {
-            branches.push((branch.run_id, first));
-            first = branch.last_event_id + 1;
-        }
-        branches.push((run_id.to_owned(), first));
-        for (owner, first) in branches.into_iter().rev() {
-            while next >= first.max(self.first) {
-                if (bytes >= max_bytes && !events.is_empty()) || events.len() >= max_events {
-                    return Ok((events, next));
+        for (owner, first, _) in self.owners(run_id).into_iter().rev() {
+            let first = first.max(self.first);
+            while next >= first {
+                if page.is_full() {
+                    return Ok((page.events, next));
                 }
-                let page = runtime
-                    .store()
-                    .read_history_reverse(
-                        &key.namespace_id,
-                        &owner,
-                        first.max(self.first),
-                        next,
-                        max_bytes.saturating_sub(bytes),
-                    )
-                    .await?;
-                if page.is_empty() && !waited {
-                    // What another run wrote a moment ago may be on its way to the store.
-                    waited = true;
-                    runtime.projected().await?;
-                    continue;
-                }
-                if page.is_empty() {
-                    return Err(missing(next, run_id));
-                }
-                for (id, event) in page {
-                    if events.len() >= max_events {
-                        return Ok((events, next));
+                let range = first..=next;
+                let stored = read_stored(runtime, key, &owner, range, page.room(), Order::Newest);
+                for (id, event) in stored.await? {
+                    if !page.push(&event)? {
+                        return Ok((page.events, next));
                     }
-                    bytes += event.len();
-                    events.push(decode_event(&event)?);
                     next = id - 1;
                 }
             }
         }
-        Ok((events, next))
+        Ok((page.events, next))
     }
+
+    /// The runs that wrote the events, oldest first, with the first and the last event of each.
+    fn owners(&self, run_id: &str) -> Vec<(String, i64, i64)> {
+        let mut first = 1;
+        let mut owners = Vec::with_capacity(self.branches.len() + 1);
+        for branch in &self.branches {
+            owners.push((branch.run_id.clone(), first, branch.last_event_id));
+            first = branch.last_event_id + 1;
+        }
+        owners.push((run_id.to_owned(), first, i64::MAX));
+        owners
+    }
+}
+
+/// Events on their way to a caller, up to a size and a number.
+struct Page {
+    events: Vec<HistoryEvent>,
+    bytes: usize,
+    max_bytes: usize,
+    max_events: usize,
+}
+
+impl Page {
+    fn new(max_bytes: usize, max_events: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            bytes: 0,
+            max_bytes,
+            max_events,
+        }
+    }
+
+    /// Whether no event has a place any more. The first one always has, however large.
+    fn is_full(&self) -> bool {
+        (self.bytes >= self.max_bytes && !self.events.is_empty())
+            || self.events.len() >= self.max_events
+    }
+
+    /// Bytes that are left.
+    fn room(&self) -> usize {
+        self.max_bytes.saturating_sub(self.bytes)
+    }
+
+    /// Adds an event; false if there was no place for it.
+    fn push(&mut self, event: &[u8]) -> Result<bool> {
+        if self.is_full() {
+            return Ok(false);
+        }
+        self.bytes += event.len();
+        self.events.push(decode_event(event)?);
+        Ok(true)
+    }
+}
+
+/// Which end of a range comes first.
+#[derive(Clone, Copy)]
+enum Order {
+    Oldest,
+    Newest,
+}
+
+/// Events of a run's own branch from the store: at least one.
+async fn read_stored(
+    runtime: &Runtime,
+    key: &WorkflowKey,
+    owner: &str,
+    range: RangeInclusive<i64>,
+    max_bytes: usize,
+    order: Order,
+) -> Result<Vec<(i64, Vec<u8>)>> {
+    let (store, namespace) = (runtime.store(), &key.namespace_id);
+    let (first, last) = (*range.start(), *range.end());
+    for attempt in 0..2 {
+        if attempt > 0 {
+            // What another run wrote a moment ago may be on its way to the store.
+            runtime.projected().await?;
+        }
+        let read = match order {
+            Order::Oldest => store.read_history(namespace, owner, first, last, max_bytes),
+            Order::Newest => store.read_history_reverse(namespace, owner, first, last, max_bytes),
+        };
+        let events = read.await?;
+        if !events.is_empty() {
+            return Ok(events);
+        }
+    }
+    let id = match order {
+        Order::Oldest => first,
+        Order::Newest => last,
+    };
+    Err(missing(id, owner))
 }
 
 fn missing(event_id: i64, run_id: &str) -> crate::RuntimeError {

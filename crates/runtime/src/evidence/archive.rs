@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use steadfast_engine::RunRecord;
 use steadfast_engine::record::StepKind;
-use steadfast_engine::state::{Branch, RunState};
+use steadfast_engine::state::RunState;
 use steadfast_ledger::Entry;
 use steadfast_store::{RunRef, Store};
 
@@ -203,21 +203,4 @@ impl<'a> Entries<'a> {
         }
         Ok(None)
     }
-}
-
-/// The branches that a run's history consists of, with the first and the last event of each.
-pub fn branches(state: &RunState) -> Vec<(String, i64, i64)> {
-    let own = Branch {
-        run_id: state.run_id.clone(),
-        last_event_id: state.next_event_id - 1,
-    };
-    let mut first = 1;
-    let mut branches = Vec::new();
-    for branch in state.ancestors.iter().chain([&own]) {
-        if branch.last_event_id >= first {
-            branches.push((branch.run_id.clone(), first, branch.last_event_id));
-            first = branch.last_event_id + 1;
-        }
-    }
-    branches
 }
