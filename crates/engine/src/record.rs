@@ -52,7 +52,7 @@ pub struct RunRecord {
     /// What the log says of it, byte for byte. The engine only keeps it.
     #[prost(bytes = "bytes", tag = "6")]
     pub entry: Bytes,
-    /// The secret from which the salts of the run's payloads are derived. In the first record only.
+    /// The secret from which the salts of the run's payloads are derived, where it is new.
     #[prost(bytes = "bytes", tag = "7")]
     pub salt: Bytes,
 }

@@ -37,6 +37,8 @@ pub struct Findings {
 /// The end of a chain, as a log has it.
 #[derive(Clone, Copy, Default)]
 struct End {
+    /// Number of its first entry: not 1 for a run from before there was evidence.
+    first: u64,
     n: u64,
     hash: Option<Hash>,
     deleted: bool,
@@ -176,7 +178,8 @@ fn follow(index: u64, entry: &Entry<'_>, bytes: &[u8], end: &mut End, findings: 
         "" => "the namespace's own chain".to_owned(),
         run_id => format!("run {run_id}"),
     };
-    if entry.n != end.n + 1 {
+    let is_first = end.n == 0 && entry.prev.is_none();
+    if entry.n != end.n + 1 && !is_first {
         findings.add(format!(
             "entry {index} of the log is number {} of {what}, after number {}",
             entry.n, end.n
@@ -188,6 +191,7 @@ fn follow(index: u64, entry: &Entry<'_>, bytes: &[u8], end: &mut End, findings: 
         ));
     }
     *end = End {
+        first: if is_first { entry.n } else { end.first },
         n: entry.n,
         hash: Some(Hash::leaf(bytes)),
         deleted: entry.deleted,
@@ -219,8 +223,8 @@ async fn check_run(
             return Ok(());
         }
     };
-    if end.deleted || expected.entry_hash.is_empty() {
-        // Deleted meanwhile, or from before there was evidence.
+    if end.deleted || expected.entry_hash.is_empty() || end.first > 1 {
+        // Deleted meanwhile, or from before there was evidence: its first records were not kept.
         return Ok(());
     }
     findings.runs += 1;
@@ -339,5 +343,39 @@ impl Findings {
         if self.differences.len() < Self::MAX {
             self.differences.push(difference);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Settings;
+    use crate::testing::{Bed, start};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn runs_from_before_there_was_evidence_go_on_with_it() {
+        let without = Settings {
+            evidence: false,
+            ..Settings::default()
+        };
+        let bed = Bed::open(without).await;
+        bed.start(start("old")).await;
+        let store = bed.stop().await;
+        let bed = Bed::reopen(store, Settings::default()).await;
+        bed.signal("old", 10).await.expect("signalled");
+        bed.start(start("new")).await;
+        let id = bed.key("old").namespace_id;
+        let findings = bed.runtime.check_evidence(&id, |_| {}).await;
+        let findings = findings.expect("is checked");
+        assert_eq!(findings.differences, Vec::<String>::new());
+        // The new run; the old one cannot be replayed.
+        assert_eq!((findings.runs, findings.entries), (1, 2));
+        let store = bed.stop().await;
+        let bed = Bed::reopen(store, Settings::default()).await;
+        bed.signal("old", 10).await.expect("signalled");
+        let findings = bed.runtime.check_evidence(&id, |_| {}).await;
+        assert_eq!(
+            findings.expect("is checked").differences,
+            Vec::<String>::new()
+        );
     }
 }

@@ -71,7 +71,8 @@ pub(crate) fn seal(
             continue;
         };
         let state = &mut live.run.state;
-        if record.n == 1 {
+        // A run of a reset has the one of its base; one from before there was evidence has none.
+        if record.n == 1 || state.salt.is_empty() {
             record.salt = crate::clock::secret();
             state.salt = record.salt.clone();
         }
