@@ -26,6 +26,7 @@ pub mod limits;
 pub mod outbox;
 pub mod properties;
 pub mod record;
+pub(crate) mod request_ids;
 pub mod reset;
 pub mod run;
 pub mod signal;
@@ -34,6 +35,7 @@ pub mod state;
 pub mod time;
 pub mod timer;
 pub mod update;
+pub(crate) mod update_message;
 pub mod workflow_task;
 
 pub use effect::Effect;

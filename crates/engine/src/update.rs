@@ -4,25 +4,20 @@
 //! From its acceptance on an update is durable. The exception is an update that a reset brings back:
 //! history has an admitted event for it, and the worker reads the request there.
 
-use std::collections::{BTreeMap, HashSet};
-
-use prost::{Message, Name};
-
 use crate::effect::Effect;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::proto::command::{Command, command};
-use crate::proto::enums::{EventType, WorkflowExecutionStatus, WorkflowTaskFailedCause};
+use crate::proto::enums::{EventType, WorkflowExecutionStatus};
 use crate::proto::failure::{ApplicationFailureInfo, Failure, failure::FailureInfo};
 use crate::proto::history::{
-    WorkflowExecutionOptionsUpdatedEventAttributes, WorkflowExecutionUpdateAcceptedEventAttributes,
-    WorkflowExecutionUpdateCompletedEventAttributes,
+    WorkflowExecutionUpdateAcceptedEventAttributes, WorkflowExecutionUpdateCompletedEventAttributes,
 };
 use crate::proto::protocol::{self, message::SequencingId};
-use crate::proto::update::{Acceptance, Outcome, Rejection, Request, Response, outcome};
+use crate::proto::update::{Acceptance, Outcome, Request, Response, outcome};
 use crate::proto::workflowservice::RespondWorkflowTaskCompletedRequest;
 use crate::run::{Cx, Run};
-use crate::state::{RequestIdInfo, RunState, Update, WorkflowTask};
+use crate::state::{RunState, Update, WorkflowTask};
+use crate::update_message::{Answer, answer, any, check_request, request_message_id, update_id};
 
 /// Rejections that are remembered for callers that ask for them later.
 const REMEMBERED_REJECTIONS: usize = 100;
@@ -107,16 +102,9 @@ impl Admitted {
     }
 }
 
-/// A worker's word about an update.
-enum Answer {
-    Acceptance(Acceptance),
-    Rejection(Rejection),
-    Response(Response),
-}
-
 /// How far an update got, as far as answers to it are concerned.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
+pub(crate) enum Stage {
     Admitted,
     Accepted,
     Completed,
@@ -210,50 +198,6 @@ impl Run {
             }
         }
         messages
-    }
-
-    /// Whether a worker's messages, in the order in which they will be handled, fit the updates
-    /// that there are.
-    pub(crate) fn check_messages(
-        &self,
-        cx: &Cx<'_>,
-        messages: &[protocol::Message],
-        commands: &[Command],
-    ) -> Result<()> {
-        let mut check = Check {
-            run: self,
-            limits: cx.limits,
-            stages: BTreeMap::new(),
-        };
-        let mut taken = HashSet::new();
-        for command in commands {
-            let Some(command::Attributes::ProtocolMessageCommandAttributes(attributes)) =
-                &command.attributes
-            else {
-                continue;
-            };
-            let id = &attributes.message_id;
-            if id.is_empty() {
-                return bad("MessageID is not set on ProtocolMessageCommand.");
-            }
-            let found = messages
-                .iter()
-                .enumerate()
-                .find(|(at, m)| m.id == *id && !taken.contains(at));
-            let Some((at, message)) = found else {
-                return bad(format!(
-                    "ProtocolMessageCommand referenced absent message ID {id}"
-                ));
-            };
-            taken.insert(at);
-            check.message(message)?;
-        }
-        for (at, message) in messages.iter().enumerate() {
-            if !taken.contains(&at) {
-                check.message(message)?;
-            }
-        }
-        Ok(())
     }
 
     /// Does what a checked message says.
@@ -387,7 +331,7 @@ impl Run {
         Ok(())
     }
 
-    fn check_total_limit(&self, limits: &Limits) -> Result<()> {
+    pub(crate) fn check_total_limit(&self, limits: &Limits) -> Result<()> {
         let limit = limits.updates_total;
         let in_memory = self
             .admitted
@@ -491,35 +435,6 @@ impl Run {
             update.outcome.clone_from(&attributes.outcome);
         }
     }
-
-    pub(crate) fn apply_options_updated(
-        &mut self,
-        id: i64,
-        attributes: &WorkflowExecutionOptionsUpdatedEventAttributes,
-    ) {
-        let of_updates = attributes
-            .workflow_update_options
-            .iter()
-            .map(|update| &update.attached_request_id);
-        for request_id in std::iter::once(&attributes.attached_request_id).chain(of_updates) {
-            self.attach_request(request_id, EventType::WorkflowExecutionOptionsUpdated, id);
-        }
-        if attributes.priority.is_some() {
-            self.state.priority.clone_from(&attributes.priority);
-        }
-    }
-
-    fn attach_request(&mut self, request_id: &str, event_type: EventType, event_id: i64) {
-        if !request_id.is_empty() {
-            self.state.request_ids.insert(
-                request_id.to_owned(),
-                RequestIdInfo {
-                    event_type: event_type as i32,
-                    event_id: event_id.max(0),
-                },
-            );
-        }
-    }
 }
 
 impl RunState {
@@ -532,181 +447,7 @@ impl RunState {
     }
 }
 
-/// Goes through messages as they will be handled, and follows what they do to their updates.
-struct Check<'a> {
-    run: &'a Run,
-    limits: &'a Limits,
-    /// Updates that messages changed; none for rejected ones.
-    stages: BTreeMap<&'a str, Option<Stage>>,
-}
-
-impl<'a> Check<'a> {
-    fn message(&mut self, message: &'a protocol::Message) -> Result<()> {
-        let answer = answer(message)?;
-        let size = message.body.as_ref().map_or(0, |body| body.encoded_len());
-        if size > self.limits.blob_bytes {
-            return bad(format!(
-                "Message type {} exceeds size limit.",
-                answer.name()
-            ));
-        }
-        let id = message.protocol_instance_id.as_str();
-        let stage = self.stage(id, &answer)?;
-        let next = match (&answer, stage) {
-            (Answer::Acceptance(acceptance), Stage::Admitted) => {
-                check_acceptance(acceptance)?;
-                Some(Stage::Accepted)
-            }
-            (Answer::Rejection(_), Stage::Admitted) => None,
-            (Answer::Response(response), Stage::Accepted) => {
-                check_response(id, response)?;
-                Some(Stage::Completed)
-            }
-            (_, stage) => {
-                return bad(format!(
-                    "invalid state transition attempted for Update {id}: received {} message while in state {stage:?}",
-                    answer.name()
-                ));
-            }
-        };
-        self.stages.insert(id, next);
-        Ok(())
-    }
-
-    fn stage(&self, id: &str, answer: &Answer) -> Result<Stage> {
-        let known = match self.stages.get(id) {
-            Some(changed) => *changed,
-            None if self
-                .run
-                .admitted
-                .iter()
-                .any(|admitted| admitted.update_id == id) =>
-            {
-                Some(Stage::Admitted)
-            }
-            None => self.run.state.updates.get(id).map(stage),
-        };
-        if let Some(stage) = known {
-            return Ok(stage);
-        }
-        // Admitted updates do not outlive the server, but the worker may have been at work on one:
-        // where it says what was asked, that is as good as the original.
-        if answer.request().is_none() {
-            return bad(format!(
-                "update {id} wasn't found on the server. This is most likely a transient error \
-                 which will be resolved automatically by retries"
-            ));
-        }
-        self.run.check_total_limit(self.limits)?;
-        Ok(Stage::Admitted)
-    }
-}
-
-impl Answer {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Acceptance(_) => "Acceptance",
-            Self::Rejection(_) => "Rejection",
-            Self::Response(_) => "Response",
-        }
-    }
-
-    fn request(&self) -> Option<&Request> {
-        match self {
-            Self::Acceptance(acceptance) => acceptance.accepted_request.as_ref(),
-            Self::Rejection(rejection) => rejection.rejected_request.as_ref(),
-            Self::Response(_) => None,
-        }
-    }
-}
-
-/// What a message says, if it is one about updates.
-fn answer(message: &protocol::Message) -> Result<Answer> {
-    let Some(body) = &message.body else {
-        return bad(format!(
-            "Update {} received message with nil body",
-            message.protocol_instance_id
-        ));
-    };
-    let name = body.type_url.rsplit('/').next().unwrap_or_default();
-    let bytes = body.value.as_slice();
-    let decoded = if name == Acceptance::full_name() {
-        Acceptance::decode(bytes).map(Answer::Acceptance)
-    } else if name == Rejection::full_name() {
-        Rejection::decode(bytes).map(Answer::Rejection)
-    } else if name == Response::full_name() {
-        Response::decode(bytes).map(Answer::Response)
-    } else {
-        return bad(format!("Message type {name} not supported"));
-    };
-    decoded.or_else(|error| bad(format!("unable to unmarshal request: {error}")))
-}
-
-fn check_request(request: &Request) -> Result<()> {
-    let missing = |what: &str| {
-        Err(Error::InvalidArgument(format!(
-            "invalid update request: {what} is not set"
-        )))
-    };
-    if update_id(request).is_empty() {
-        return missing("meta.update_id");
-    }
-    if request
-        .input
-        .as_ref()
-        .is_none_or(|input| input.name.is_empty())
-    {
-        return missing("input.name");
-    }
-    if !request.completion_callbacks.is_empty() && request.request_id.is_empty() {
-        return missing("request_id, which completion_callbacks need,");
-    }
-    Ok(())
-}
-
-fn check_acceptance(acceptance: &Acceptance) -> Result<()> {
-    let missing = |what: &str| bad(format!("invalid Acceptance: {what} is not set"));
-    if acceptance.accepted_request_sequencing_event_id == 0 {
-        return missing("accepted_request_sequencing_event_id");
-    }
-    if acceptance.accepted_request_message_id.is_empty() {
-        return missing("accepted_request_message_id");
-    }
-    Ok(())
-}
-
-fn check_response(update_id: &str, response: &Response) -> Result<()> {
-    let id = response.meta.as_ref().map_or("", |meta| &meta.update_id);
-    if id.is_empty() {
-        return bad("invalid Response: meta.update_id is not set");
-    }
-    if id != update_id {
-        return bad(format!(
-            "invalid Response: meta.update_id {id} != {update_id}"
-        ));
-    }
-    if response.outcome.is_none() {
-        return bad("invalid Response: outcome is not set");
-    }
-    Ok(())
-}
-
-fn bad<T>(message: impl Into<String>) -> Result<T> {
-    Err(Error::bad_command(
-        WorkflowTaskFailedCause::BadUpdateWorkflowExecutionMessage,
-        message,
-    ))
-}
-
-fn update_id(request: &Request) -> &str {
-    request.meta.as_ref().map_or("", |meta| &meta.update_id)
-}
-
-fn request_message_id(update_id: &str) -> String {
-    format!("{update_id}/request")
-}
-
-fn stage(update: &Update) -> Stage {
+pub(crate) fn stage(update: &Update) -> Stage {
     match update {
         Update {
             accepted_event_id: 0,
@@ -725,13 +466,6 @@ fn abort_of_closed(state: &RunState) -> Abort {
         Abort::Closed
     } else {
         Abort::Continued
-    }
-}
-
-fn any<M: Name>(message: &M) -> prost_types::Any {
-    prost_types::Any {
-        type_url: format!("type.googleapis.com/{}", M::full_name()),
-        value: message.encode_to_vec(),
     }
 }
 
@@ -785,46 +519,5 @@ mod tests {
         assert_eq!(stage(&update(0, 0)), Stage::Admitted);
         assert_eq!(stage(&update(5, 0)), Stage::Accepted);
         assert_eq!(stage(&update(5, 6)), Stage::Completed);
-    }
-
-    #[test]
-    fn damaged_messages_are_the_worker_s_fault() {
-        let message = protocol::Message {
-            protocol_instance_id: "u".into(),
-            body: Some(prost_types::Any {
-                value: vec![0xff],
-                ..any(&Acceptance::default())
-            }),
-            ..Default::default()
-        };
-        assert!(matches!(answer(&message), Err(Error::BadCommand { .. })));
-    }
-
-    #[test]
-    fn attached_requests_are_remembered_with_their_event() {
-        let mut run = Run::default();
-        let attached = |request_id: &str| WorkflowExecutionOptionsUpdatedEventAttributes {
-            attached_request_id: request_id.into(),
-            ..Default::default()
-        };
-        run.apply_options_updated(7, &attached("seven"));
-        run.apply_options_updated(crate::run::BUFFERED, &attached("buffered"));
-        run.apply_options_updated(9, &attached(""));
-        let event_type = EventType::WorkflowExecutionOptionsUpdated as i32;
-        assert_eq!(run.state.request_ids.len(), 2);
-        assert_eq!(
-            run.state.request_ids["seven"],
-            RequestIdInfo {
-                event_type,
-                event_id: 7
-            }
-        );
-        assert_eq!(
-            run.state.request_ids["buffered"],
-            RequestIdInfo {
-                event_type,
-                event_id: 0
-            }
-        );
     }
 }

@@ -1,122 +1,41 @@
-//! Children, signals and cancel requests between workflows, and what a closing run tells others.
+//! Children and parents, and what a closing run tells others.
 
 use prost::Message;
 use steadfast_engine::child::ChildStart;
 use steadfast_engine::commands::Completion;
 use steadfast_engine::proto::command::{
-    CancelWorkflowExecutionCommandAttributes, CompleteWorkflowExecutionCommandAttributes,
-    ContinueAsNewWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
-    RequestCancelExternalWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
-    SignalExternalWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes,
-    command::Attributes as C,
+    CancelWorkflowExecutionCommandAttributes, ContinueAsNewWorkflowExecutionCommandAttributes,
+    FailWorkflowExecutionCommandAttributes, SignalExternalWorkflowExecutionCommandAttributes,
+    StartChildWorkflowExecutionCommandAttributes, command::Attributes as C,
 };
-use steadfast_engine::proto::common::{
-    ActivityType, Header, Memo, Payload, Payloads, Priority, RetryPolicy, WorkflowExecution,
-    WorkflowType,
-};
+use steadfast_engine::proto::common::{Memo, Priority, RetryPolicy, WorkflowExecution};
 use steadfast_engine::proto::enums::{
-    CancelExternalWorkflowExecutionFailedCause, EventType, ParentClosePolicy, PendingActivityState,
-    PendingWorkflowTaskState, RetryState, SignalExternalWorkflowExecutionFailedCause,
-    StartChildWorkflowExecutionFailedCause, WorkflowExecutionStatus, WorkflowIdReusePolicy,
-    WorkflowTaskFailedCause,
+    EventType, ParentClosePolicy, RetryState, StartChildWorkflowExecutionFailedCause,
+    WorkflowIdReusePolicy, WorkflowTaskFailedCause,
 };
 use steadfast_engine::proto::failure::Failure;
 use steadfast_engine::proto::history::{
     HistoryEvent, WorkflowExecutionCanceledEventAttributes,
-    WorkflowExecutionCompletedEventAttributes, WorkflowExecutionContinuedAsNewEventAttributes,
-    WorkflowExecutionFailedEventAttributes, WorkflowExecutionTerminatedEventAttributes,
-    WorkflowExecutionTimedOutEventAttributes, history_event::Attributes as A,
+    WorkflowExecutionContinuedAsNewEventAttributes, WorkflowExecutionFailedEventAttributes,
+    WorkflowExecutionTerminatedEventAttributes, WorkflowExecutionTimedOutEventAttributes,
+    history_event::Attributes as A,
 };
-use steadfast_engine::proto::sdk::UserMetadata;
 use steadfast_engine::proto::taskqueue::TaskQueue;
 use steadfast_engine::proto::workflowservice::ResetWorkflowExecutionRequest;
 use steadfast_engine::record::Cause;
-use steadfast_engine::signal::{CancelRequest, Signal};
+use steadfast_engine::signal::Signal;
 use steadfast_engine::start::StartRun;
-use steadfast_engine::state::{ChildClosed, Delivery, OutMessage};
-use steadfast_engine::time::{SECOND, duration, span, timestamp};
-use steadfast_engine::workflow_task::Poller;
-use steadfast_engine::{Cx, Effect, Error, Limits, Run, Time};
+use steadfast_engine::state::{ChildClosed, Delivery};
+use steadfast_engine::time::{SECOND, duration, span};
+use steadfast_engine::{Cx, Error, Limits, Run, Time};
 
 mod driver;
 
+use driver::family::{
+    CHILD_RUN, IntoCommand, LAST_CHILD_RUN, Looks, cancel_command, child_command, closed_by,
+    complete, completed, header, payload, payloads, signal_command, summary, uuid, workflow_type,
+};
 use driver::{Counter, Driver, OneNamespace, answer, commands};
-
-/// The child's first run, and its last one.
-const CHILD_RUN: &str = "00000000-0000-4000-8000-000000000007";
-const LAST_CHILD_RUN: &str = "00000000-0000-4000-8000-000000000008";
-
-fn uuid(n: u64) -> String {
-    format!("00000000-0000-4000-8000-{n:012}")
-}
-
-/// What these tests look at in a run.
-trait Looks {
-    /// Messages asked for by the last step.
-    fn messages(&self) -> Vec<OutMessage>;
-    /// Takes the workflow task and answers it with commands.
-    fn answer(&mut self, commands: Vec<C>) -> Completion;
-    /// [`Looks::answer`] for commands that are in order.
-    fn command(&mut self, commands: Vec<C>);
-    /// The newest event.
-    fn last_event(&self) -> HistoryEvent;
-    /// The newest event of a type.
-    fn find(&self, event_type: EventType) -> HistoryEvent;
-    /// How many events there are of a type.
-    fn count(&self, event_type: EventType) -> usize;
-}
-
-impl Looks for Driver {
-    fn messages(&self) -> Vec<OutMessage> {
-        let messages = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Message { message, .. } => Some(message.clone()),
-            _ => None,
-        });
-        messages.collect()
-    }
-
-    fn answer(&mut self, attributes: Vec<C>) -> Completion {
-        let (task, _) = self.take_task();
-        let started = self
-            .run
-            .workflow_task()
-            .map_or(0, |task| task.started_event_id);
-        assert_eq!(
-            task.started_event_id, started,
-            "the worker's token names the task"
-        );
-        let mut request = commands(attributes);
-        for command in &mut request.commands {
-            command.user_metadata = Some(summary());
-        }
-        self.respond(request).expect("the task is there")
-    }
-
-    fn command(&mut self, commands: Vec<C>) {
-        let completion = self.answer(commands);
-        assert!(matches!(completion, Completion::Done(_)), "{completion:?}");
-    }
-
-    fn last_event(&self) -> HistoryEvent {
-        self.own_events.last().expect("an event").clone()
-    }
-
-    fn find(&self, event_type: EventType) -> HistoryEvent {
-        let found = self
-            .own_events
-            .iter()
-            .rev()
-            .find(|event| event.event_type() == event_type);
-        found.unwrap_or_else(|| panic!("no {event_type:?}")).clone()
-    }
-
-    fn count(&self, event_type: EventType) -> usize {
-        self.own_events
-            .iter()
-            .filter(|event| event.event_type() == event_type)
-            .count()
-    }
-}
 
 /// Drives a run that begins like this.
 fn drive(start: StartRun, now: Time) -> Driver {
@@ -134,10 +53,6 @@ fn drive(start: StartRun, now: Time) -> Driver {
     Driver::adopt(run, now, ids)
 }
 
-fn workflow_type(name: &str) -> Option<WorkflowType> {
-    Some(WorkflowType { name: name.into() })
-}
-
 fn queue(name: &str) -> Option<TaskQueue> {
     Some(TaskQueue {
         name: name.into(),
@@ -145,102 +60,10 @@ fn queue(name: &str) -> Option<TaskQueue> {
     })
 }
 
-fn payload(text: &str) -> Payload {
-    Payload {
-        data: text.into(),
-        ..Payload::default()
-    }
-}
-
-fn payloads(text: &str) -> Option<Payloads> {
-    Some(Payloads {
-        payloads: vec![payload(text)],
-    })
-}
-
-fn header() -> Option<Header> {
-    Some(Header {
-        fields: [("trace".to_owned(), payload("on"))].into(),
-    })
-}
-
-fn summary() -> UserMetadata {
-    UserMetadata {
-        summary: Some(payload("why")),
-        details: None,
-    }
-}
-
-fn child_command(id: &str) -> StartChildWorkflowExecutionCommandAttributes {
-    StartChildWorkflowExecutionCommandAttributes {
-        workflow_id: id.into(),
-        workflow_type: workflow_type("Child"),
-        input: payloads("input"),
-        header: header(),
-        ..Default::default()
-    }
-}
-
 fn child_with_policy(id: &str, policy: ParentClosePolicy) -> C {
     let mut command = child_command(id);
     command.parent_close_policy = policy as i32;
     command.into_command()
-}
-
-trait IntoCommand {
-    fn into_command(self) -> C;
-}
-
-impl IntoCommand for StartChildWorkflowExecutionCommandAttributes {
-    fn into_command(self) -> C {
-        C::StartChildWorkflowExecutionCommandAttributes(self)
-    }
-}
-
-impl IntoCommand for SignalExternalWorkflowExecutionCommandAttributes {
-    fn into_command(self) -> C {
-        C::SignalExternalWorkflowExecutionCommandAttributes(self)
-    }
-}
-
-impl IntoCommand for RequestCancelExternalWorkflowExecutionCommandAttributes {
-    fn into_command(self) -> C {
-        C::RequestCancelExternalWorkflowExecutionCommandAttributes(self)
-    }
-}
-
-fn signal_command(
-    workflow_id: &str,
-    run_id: &str,
-) -> SignalExternalWorkflowExecutionCommandAttributes {
-    SignalExternalWorkflowExecutionCommandAttributes {
-        execution: Some(WorkflowExecution {
-            workflow_id: workflow_id.into(),
-            run_id: run_id.into(),
-        }),
-        signal_name: "poke".into(),
-        input: payloads("input"),
-        header: header(),
-        ..Default::default()
-    }
-}
-
-fn cancel_command(
-    workflow_id: &str,
-    run_id: &str,
-) -> RequestCancelExternalWorkflowExecutionCommandAttributes {
-    RequestCancelExternalWorkflowExecutionCommandAttributes {
-        workflow_id: workflow_id.into(),
-        run_id: run_id.into(),
-        reason: "enough".into(),
-        ..Default::default()
-    }
-}
-
-fn complete() -> C {
-    C::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes {
-        result: payloads("result"),
-    })
 }
 
 fn fail() -> C {
@@ -273,29 +96,6 @@ fn parent_with_child(started: bool) -> Driver {
         parent.command(vec![]);
     }
     parent
-}
-
-fn closed_by(attributes: A) -> ChildClosed {
-    let event = HistoryEvent {
-        event_id: 9,
-        attributes: Some(attributes),
-        ..HistoryEvent::default()
-    };
-    ChildClosed {
-        initiated_event_id: 5,
-        first_run_id: CHILD_RUN.to_owned(),
-        workflow_type: "Child".into(),
-        close_event: event.encode_to_vec(),
-        workflow_id: "child".into(),
-        run_id: LAST_CHILD_RUN.into(),
-    }
-}
-
-fn completed() -> A {
-    A::WorkflowExecutionCompletedEventAttributes(WorkflowExecutionCompletedEventAttributes {
-        result: payloads("result"),
-        ..Default::default()
-    })
 }
 
 #[test]
@@ -991,181 +791,6 @@ fn a_run_that_closes_does_not_send_what_it_had_to_send() {
 }
 
 #[test]
-fn a_signal_to_another_workflow_is_delivered() {
-    let mut sender = Driver::start();
-    sender.command(vec![
-        SignalExternalWorkflowExecutionCommandAttributes {
-            child_workflow_only: true,
-            ..signal_command("other", CHILD_RUN)
-        }
-        .into_command(),
-    ]);
-    assert_eq!(sender.messages().len(), 1);
-    let message = sender.messages().remove(0);
-    assert_eq!(message.delivery, Some(Delivery::Signal(5)));
-    assert_eq!(
-        (message.workflow_id.as_str(), &message.run_id),
-        ("other", &CHILD_RUN.to_owned())
-    );
-
-    let (target, signal, child_only) = sender.run.external_signal_request(5).expect("to be sent");
-    assert_eq!(
-        (target.workflow_id.as_str(), &target.run_id),
-        ("other", &CHILD_RUN.to_owned())
-    );
-    assert_eq!(
-        (target.namespace_id.as_str(), target.is_sender, child_only),
-        ("namespace-id", false, true)
-    );
-    assert_eq!(signal.name, "poke");
-    assert_eq!(
-        (&signal.input, &signal.header),
-        (&payloads("input"), &header())
-    );
-    assert_eq!(signal.request_id, format!("{}:5", uuid(1)));
-
-    // The receiver takes it once.
-    let mut receiver = Driver::start();
-    receiver
-        .step(|run, cx| run.signal(cx, signal.clone()))
-        .expect("taken");
-    receiver
-        .step(|run, cx| run.signal(cx, signal))
-        .expect("known");
-    let Some(A::WorkflowExecutionSignaledEventAttributes(signaled)) = receiver
-        .find(EventType::WorkflowExecutionSignaled)
-        .attributes
-    else {
-        panic!("wrong attributes");
-    };
-    assert_eq!(
-        signaled.external_workflow_execution.map(|e| e.run_id),
-        Some(uuid(1))
-    );
-    assert_eq!(receiver.count(EventType::WorkflowExecutionSignaled), 1);
-
-    sender
-        .step(|run, cx| run.external_signal_delivered(cx, 5, Ok(())))
-        .expect("taken");
-    sender
-        .step(|run, cx| run.external_signal_delivered(cx, 5, Ok(())))
-        .expect("known");
-    let Some(A::ExternalWorkflowExecutionSignaledEventAttributes(delivered)) = sender
-        .find(EventType::ExternalWorkflowExecutionSignaled)
-        .attributes
-    else {
-        panic!("wrong attributes");
-    };
-    assert_eq!(delivered.initiated_event_id, 5);
-    assert_eq!(
-        delivered.workflow_execution.map(|e| e.workflow_id),
-        Some("other".into())
-    );
-    assert_eq!(
-        sender.count(EventType::ExternalWorkflowExecutionSignaled),
-        1
-    );
-    assert!(sender.run.state.external_signals.is_empty());
-    assert_eq!(
-        sender.last_event().event_type(),
-        EventType::WorkflowTaskScheduled
-    );
-}
-
-#[test]
-fn a_cancel_request_to_another_workflow_is_delivered() {
-    let mut sender = Driver::start();
-    sender.command(vec![cancel_command("other", "").into_command()]);
-    assert_eq!(sender.messages()[0].delivery, Some(Delivery::Cancel(5)));
-
-    let (target, request, child_only) = sender.run.external_cancel_request(5).expect("to be sent");
-    assert_eq!(
-        (
-            target.workflow_id.as_str(),
-            target.run_id.as_str(),
-            child_only
-        ),
-        ("other", "", false)
-    );
-    let CancelRequest {
-        reason,
-        request_id,
-        external,
-        ..
-    } = request.clone();
-    assert_eq!(
-        (reason.as_str(), request_id),
-        ("enough", format!("{}:5", uuid(1)))
-    );
-    assert_eq!(
-        external.map(|(by, initiated)| (by.workflow_id, initiated)),
-        Some(("workflow".into(), 5))
-    );
-
-    let mut receiver = Driver::start();
-    receiver
-        .step(|run, cx| run.request_cancel(cx, request))
-        .expect("taken");
-    assert!(receiver.run.state.cancel_requested);
-    assert!(receiver.run.has_taken(&format!("{}:5", uuid(1))));
-
-    sender
-        .step(|run, cx| run.external_cancel_delivered(cx, 5, Ok(())))
-        .expect("taken");
-    sender
-        .step(|run, cx| run.external_cancel_delivered(cx, 5, Ok(())))
-        .expect("known");
-    assert_eq!(
-        sender.count(EventType::ExternalWorkflowExecutionCancelRequested),
-        1
-    );
-    assert!(sender.run.state.external_cancels.is_empty());
-    assert_eq!(
-        sender.last_event().event_type(),
-        EventType::WorkflowTaskScheduled
-    );
-}
-
-#[test]
-fn what_cannot_be_delivered_is_an_event() {
-    let mut sender = Driver::start();
-    sender.command(vec![
-        signal_command("workflow", "").into_command(),
-        cancel_command("workflow", "").into_command(),
-    ]);
-    let (target, ..) = sender.run.external_signal_request(5).expect("to be sent");
-    assert!(target.is_sender);
-    let (target, ..) = sender.run.external_cancel_request(6).expect("to be sent");
-    assert!(target.is_sender);
-
-    let cause = SignalExternalWorkflowExecutionFailedCause::ExternalWorkflowExecutionNotFound;
-    sender
-        .step(|run, cx| run.external_signal_delivered(cx, 5, Err(cause)))
-        .expect("taken");
-    let Some(A::SignalExternalWorkflowExecutionFailedEventAttributes(failed)) = sender
-        .find(EventType::SignalExternalWorkflowExecutionFailed)
-        .attributes
-    else {
-        panic!("wrong attributes");
-    };
-    assert_eq!((failed.cause(), failed.initiated_event_id), (cause, 5));
-
-    let cause = CancelExternalWorkflowExecutionFailedCause::ExternalWorkflowExecutionNotFound;
-    sender
-        .step(|run, cx| run.external_cancel_delivered(cx, 6, Err(cause)))
-        .expect("taken");
-    let Some(A::RequestCancelExternalWorkflowExecutionFailedEventAttributes(failed)) = sender
-        .find(EventType::RequestCancelExternalWorkflowExecutionFailed)
-        .attributes
-    else {
-        panic!("wrong attributes");
-    };
-    assert_eq!((failed.cause(), failed.initiated_event_id), (cause, 6));
-    assert!(sender.run.state.external_signals.is_empty());
-    assert!(sender.run.state.external_cancels.is_empty());
-}
-
-#[test]
 fn which_commands_break_the_rules() {
     use WorkflowTaskFailedCause as F;
     let child = |change: fn(&mut StartChildWorkflowExecutionCommandAttributes)| {
@@ -1363,200 +988,6 @@ fn which_commands_break_the_rules() {
         };
         assert_eq!(refusal, expected, "{name}");
     }
-}
-
-#[test]
-fn describe_shows_what_is_pending() {
-    let mut parent = Driver::start_with(|start| {
-        start.workflow_run_timeout = Some(duration(600 * SECOND));
-        start.workflow_task_timeout = Some(duration(10 * SECOND));
-    });
-    let started = parent.run.state.time - SECOND;
-    parent.command(vec![
-        child_command("child").into_command(),
-        C::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
-            activity_id: "tool".into(),
-            task_queue: Some(steadfast_engine::proto::taskqueue::TaskQueue {
-                name: "tools".into(),
-                ..Default::default()
-            }),
-            activity_type: Some(ActivityType {
-                name: "Tool".into(),
-            }),
-            start_to_close_timeout: Some(duration(30 * SECOND)),
-            ..Default::default()
-        }),
-    ]);
-    parent
-        .step(|run, cx| run.child_started(cx, 5, CHILD_RUN.to_owned()))
-        .expect("taken");
-    let described = parent.run.describe(parent.now);
-
-    let info = described.workflow_execution_info.expect("info");
-    assert_eq!(info.status(), WorkflowExecutionStatus::Running);
-    assert_eq!(info.start_time, Some(timestamp(started)));
-    assert_eq!((info.close_time, info.execution_duration), (None, None));
-    assert_eq!(info.history_length, parent.last_event().event_id);
-    assert_eq!(info.state_transition_count, parent.records.len() as i64);
-    assert_eq!(info.task_queue, "queue");
-    assert_eq!(info.first_run_id, uuid(1));
-    assert_eq!(info.root_execution.map(|e| e.run_id), Some(uuid(1)));
-    assert_eq!(info.parent_execution, None);
-    assert_eq!(info.memo, Some(Memo::default()));
-    let bytes: usize = parent.run.tail.iter().map(|(_, bytes)| bytes.len()).sum();
-    assert_eq!(info.history_size_bytes, bytes as i64);
-
-    let config = described.execution_config.expect("config");
-    assert_eq!(span(&config.workflow_run_timeout), 600 * SECOND);
-    assert_eq!(span(&config.default_workflow_task_timeout), 10 * SECOND);
-    let extended = described.workflow_extended_info.expect("extended info");
-    assert_eq!(
-        extended.run_expiration_time,
-        Some(timestamp(started + 600 * SECOND))
-    );
-    assert_eq!(
-        (extended.execution_expiration_time, extended.last_reset_time),
-        (None, None)
-    );
-    assert_eq!(extended.original_start_time, Some(timestamp(started)));
-    let request = &extended.request_id_infos["start-request"];
-    assert_eq!((request.event_id, request.buffered), (1, false));
-
-    let [child] = &described.pending_children[..] else {
-        panic!("one child")
-    };
-    assert_eq!(
-        (
-            child.workflow_id.as_str(),
-            &child.run_id,
-            child.initiated_id
-        ),
-        ("child", &CHILD_RUN.to_owned(), 5)
-    );
-    assert_eq!(child.workflow_type_name, "Child");
-    assert_eq!(child.parent_close_policy(), ParentClosePolicy::Terminate);
-
-    let task = described.pending_workflow_task.expect("a task");
-    assert_eq!(task.state(), PendingWorkflowTaskState::Scheduled);
-    assert_eq!(
-        (task.scheduled_time, task.started_time),
-        (Some(timestamp(parent.now)), None)
-    );
-
-    let [activity] = &described.pending_activities[..] else {
-        panic!("one activity")
-    };
-    assert_eq!(activity.activity_id, "tool");
-    assert_eq!(
-        (activity.state(), activity.attempt),
-        (PendingActivityState::Scheduled, 1)
-    );
-    assert_eq!(
-        (
-            activity.next_attempt_schedule_time,
-            activity.last_started_time
-        ),
-        (None, None)
-    );
-
-    parent
-        .step(|run, cx| run.child_closed(cx, &closed_by(completed())))
-        .expect("taken");
-    parent.command(vec![complete()]);
-    let described = parent.run.describe(parent.now);
-    let info = described.workflow_execution_info.expect("info");
-    assert_eq!(info.status(), WorkflowExecutionStatus::Completed);
-    assert_eq!(info.close_time, Some(timestamp(parent.now)));
-    assert_eq!(span(&info.execution_duration), parent.now - started);
-    assert_eq!(described.pending_workflow_task, None);
-    assert_eq!(
-        (
-            described.pending_activities.len(),
-            described.pending_children.len()
-        ),
-        (0, 0)
-    );
-}
-
-#[test]
-fn describe_shows_an_activity_that_is_tried_again() {
-    use steadfast_engine::activity::{ActivityClaim, Outcome};
-    let mut run = Driver::start();
-    run.command(vec![C::ScheduleActivityTaskCommandAttributes(
-        ScheduleActivityTaskCommandAttributes {
-            activity_id: "tool".into(),
-            task_queue: Some(steadfast_engine::proto::taskqueue::TaskQueue {
-                name: "tools".into(),
-                ..Default::default()
-            }),
-            activity_type: Some(ActivityType {
-                name: "Tool".into(),
-            }),
-            start_to_close_timeout: Some(duration(30 * SECOND)),
-            schedule_to_close_timeout: Some(duration(300 * SECOND)),
-            retry_policy: Some(RetryPolicy {
-                initial_interval: Some(duration(5 * SECOND)),
-                maximum_attempts: 4,
-                ..RetryPolicy::default()
-            }),
-            ..Default::default()
-        },
-    )]);
-    let scheduled = run.now;
-    let poller = Poller {
-        identity: "worker".into(),
-        request_id: "first".into(),
-        ..Poller::default()
-    };
-    run.step(|run, cx| run.start_activity(cx, 5, 1, &poller))
-        .expect("handed out");
-    let started = run.now;
-    let activity = |run: &Driver, at| run.run.describe(at).pending_activities.remove(0);
-    let now = activity(&run, run.now);
-    assert_eq!(now.state(), PendingActivityState::Started);
-    assert_eq!(now.last_started_time, Some(timestamp(started)));
-    assert_eq!(now.last_worker_identity, "worker");
-    assert_eq!(
-        now.expiration_time,
-        Some(timestamp(scheduled + 300 * SECOND))
-    );
-    assert_eq!(now.maximum_attempts, 4);
-
-    let claim = ActivityClaim {
-        scheduled_event_id: 5,
-        attempt: 1,
-        request_id: "first".into(),
-    };
-    let failure = Failure {
-        message: "busy".into(),
-        ..Failure::default()
-    };
-    let outcome = Outcome::Failed(Some(failure.clone()), None);
-    run.step(|run, cx| run.end_activity(cx, &claim, outcome, "worker".into()))
-        .expect("taken");
-    let failed = run.now;
-    let waiting = activity(&run, failed);
-    assert_eq!(waiting.state(), PendingActivityState::Scheduled);
-    assert_eq!(waiting.attempt, 2);
-    assert_eq!(waiting.last_failure, Some(failure));
-    assert_eq!(waiting.last_started_time, Some(timestamp(started)));
-    assert_eq!(waiting.last_attempt_complete_time, Some(timestamp(failed)));
-    assert_eq!(
-        waiting.next_attempt_schedule_time,
-        Some(timestamp(failed + 5 * SECOND))
-    );
-    assert_eq!(span(&waiting.current_retry_interval), 5 * SECOND);
-    let options = waiting.activity_options.expect("options");
-    assert_eq!(span(&options.start_to_close_timeout), 30 * SECOND);
-
-    let ready = activity(&run, failed + 5 * SECOND);
-    assert_eq!(
-        (
-            ready.next_attempt_schedule_time,
-            ready.current_retry_interval
-        ),
-        (None, None)
-    );
 }
 
 #[test]

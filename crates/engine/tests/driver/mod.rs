@@ -4,6 +4,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod family;
+
 use prost::{Message, Name};
 use steadfast_engine::commands::Completion;
 use steadfast_engine::proto::command::{Command, ProtocolMessageCommandAttributes, command};

@@ -4,6 +4,7 @@ use std::io::{BufRead, Read, Seek};
 
 use super::archive::Archive;
 use super::findings::{Code, Findings, Place};
+use super::gaps::Gaps;
 use super::log::{Log, Run, Segment};
 use crate::Hash;
 use crate::bundle::lines::{Frames, LineError, Lines, Payloads, event_id};
@@ -11,9 +12,6 @@ use crate::bundle::{history_file, payloads_file};
 use crate::entry::EventRange;
 use crate::skeleton::{Secret, hash_with};
 use crate::tree::root_of;
-
-/// Events that are missing are told apart in so many places.
-const MAX_GAPS: usize = 100;
 
 /// A history is followed through so many resets.
 const MAX_BASES: usize = 1000;
@@ -89,7 +87,7 @@ pub(super) fn check<R: Read + Seek>(
         run_id: &run_id,
         place,
         next: 1,
-        gaps: Vec::new(),
+        gaps: Gaps::default(),
         range: None,
         verified: Vec::new(),
         is_unknown: false,
@@ -133,7 +131,7 @@ struct Check<'a> {
     /// The event that is expected next.
     next: i64,
     /// Events that did not come yet.
-    gaps: Vec<(i64, i64)>,
+    gaps: Gaps<i64>,
     /// The events with one root that are coming.
     range: Option<OpenRange>,
     /// Ranges that were as their roots say, by their first event.
@@ -191,7 +189,7 @@ impl Check<'_> {
 
     fn event(&mut self, log: &Log, id: i64, hash: Hash) {
         if id < self.next {
-            self.fill_gap(id);
+            self.gaps.fill(id);
             let detail = format!("it comes after event {}", self.next - 1);
             return self.add(Code::OrderChanged, id, detail);
         }
@@ -222,8 +220,8 @@ impl Check<'_> {
 
     /// Goes on after an event.
     fn pass(&mut self, id: i64) {
-        if id > self.next && self.gaps.len() < MAX_GAPS {
-            self.gaps.push((self.next, id - 1));
+        if id > self.next {
+            self.gaps.open(self.next, id - 1);
         }
         self.next = self.next.max(id.saturating_add(1));
     }
@@ -257,21 +255,8 @@ impl Check<'_> {
         }
     }
 
-    fn fill_gap(&mut self, id: i64) {
-        let gaps = std::mem::take(&mut self.gaps);
-        for (first, last) in gaps {
-            if (first..=last).contains(&id) {
-                let parts = [(first, id - 1), (id + 1, last)];
-                self.gaps
-                    .extend(parts.iter().filter(|(first, last)| first <= last));
-            } else {
-                self.gaps.push((first, last));
-            }
-        }
-    }
-
     fn close(&mut self, log: &Log) {
-        for (first, last) in std::mem::take(&mut self.gaps) {
+        for (first, last) in self.gaps.iter() {
             let detail = match first == last {
                 true => "it is not there".to_owned(),
                 false => format!("the events from it to {last} are not there"),

@@ -5,6 +5,7 @@ use std::io::{Read, Seek};
 
 use super::archive::{Archive, Member};
 use super::findings::{Code, Findings, Place};
+use super::gaps::Gaps;
 use super::tree::Tree;
 use crate::Hash;
 use crate::bundle::chain::{Chain, Link};
@@ -12,9 +13,6 @@ use crate::bundle::lines::{LineError, Lines};
 use crate::bundle::{Claim, ENTRIES, Manifest, Scope, TREE};
 use crate::checkpoint::Checkpoint;
 use crate::entry::{Entry, EventRange};
-
-/// Gaps of one chain that are told apart.
-const MAX_GAPS: usize = 100;
 
 /// What is known before the entries are read.
 pub(super) struct Expected<'a> {
@@ -59,7 +57,7 @@ pub(super) struct Run {
     /// Entries by the principal that the bundle is about.
     by_principal: u64,
     /// Numbers of entries that did not come yet.
-    gaps: Vec<(u64, u64)>,
+    gaps: Gaps<u64>,
     suspect: Option<Suspect>,
 }
 
@@ -367,13 +365,11 @@ impl Run {
                     before,
                 });
             }
-            Link::Gap if needs_all && self.gaps.len() < MAX_GAPS => {
-                self.gaps.push((last_n + 1, n - 1));
-            }
+            Link::Gap if needs_all => self.gaps.open(last_n + 1, n - 1),
             Link::Gap => {}
             Link::Back => {
                 self.is_broken = true;
-                self.fill_gap(n);
+                self.gaps.fill(n);
                 let detail = format!("it comes after entry {last_n}");
                 findings.add(Code::OrderChanged, found.place(), detail);
                 return;
@@ -400,19 +396,6 @@ impl Run {
         findings.add(Code::EntryAltered, place, detail);
     }
 
-    fn fill_gap(&mut self, n: u64) {
-        let gaps = std::mem::take(&mut self.gaps);
-        for (first, last) in gaps {
-            if (first..=last).contains(&n) {
-                let parts = [(first, n - 1), (n + 1, last)];
-                self.gaps
-                    .extend(parts.iter().filter(|(first, last)| first <= last));
-            } else {
-                self.gaps.push((first, last));
-            }
-        }
-    }
-
     fn list_events(&mut self, entry: &Entry<'_>) {
         for event in &entry.events {
             match self.segments.last_mut() {
@@ -435,8 +418,8 @@ impl Run {
     fn close(&mut self, findings: &Findings) {
         self.judge_suspect(Link::Good, findings);
         self.is_broken |= !self.gaps.is_empty();
-        for (first, last) in &self.gaps {
-            let place = Place::file(ENTRIES).run(&self.run_id).entry(*first);
+        for (first, last) in self.gaps.iter() {
+            let place = Place::file(ENTRIES).run(&self.run_id).entry(first);
             let detail = match first == last {
                 true => "it is not there".to_owned(),
                 false => format!("the entries from it to {last} are not there"),

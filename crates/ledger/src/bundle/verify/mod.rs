@@ -3,6 +3,7 @@
 
 mod archive;
 mod findings;
+mod gaps;
 mod history;
 mod log;
 mod tree;
