@@ -53,6 +53,10 @@ class Server:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
     def start(self) -> None:
         command = [binary(), "server", "start-dev", "--headless", "--port", str(self.port)]
         command += ["--ui-port", str(self.http_port), "--log-level", "warn", *self.flags]
@@ -100,7 +104,7 @@ class Server:
         """Replays everything that happened: state, entries and tree must agree."""
         if not self.process or Path(binary()).name != "steadfast":
             return
-        address = f"http://127.0.0.1:{self.http_port}"
+        address = self.http
         command = [binary(), "evidence", "check", "--address", address, "--namespace", namespace]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"evidence check: {done.stdout}{done.stderr[-2000:]}"

@@ -198,6 +198,11 @@ fn place(node: Node) -> (TileId, usize, usize) {
     (tile, first as usize % FULL_WIDTH, 1 << within)
 }
 
+/// The tile that a node is made of.
+pub fn tile_of(node: Node) -> TileId {
+    place(node).0
+}
+
 /// The tiles that the root of a tree is made of.
 pub fn tiles_for_root(size: u64) -> Vec<TileId> {
     tiles_of(root_nodes(size))
@@ -214,7 +219,7 @@ pub fn tiles_for_consistency(old: u64, new: u64) -> Vec<TileId> {
 }
 
 fn tiles_of(nodes: impl IntoIterator<Item = Node>) -> Vec<TileId> {
-    let mut tiles: Vec<_> = nodes.into_iter().map(|node| place(node).0).collect();
+    let mut tiles: Vec<_> = nodes.into_iter().map(tile_of).collect();
     tiles.sort_unstable();
     tiles.dedup();
     tiles

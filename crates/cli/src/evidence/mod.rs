@@ -2,6 +2,8 @@
 
 mod check;
 mod client;
+mod export;
+mod verify;
 
 use clap::Subcommand;
 
@@ -10,6 +12,10 @@ use clap::Subcommand;
 pub enum Command {
     /// Compare a server's runs, log and tree with each other: replays every run.
     Check(check::Check),
+    /// Write the evidence of a session, a principal or a time into one file.
+    Export(export::Export),
+    /// Check such a file, without a server.
+    Verify(verify::Verify),
 }
 
 impl Command {
@@ -17,6 +23,8 @@ impl Command {
     pub fn run(self) -> Result<std::process::ExitCode, String> {
         match self {
             Self::Check(check) => check.run(),
+            Self::Export(export) => export.run(),
+            Self::Verify(verify) => verify.run(),
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod archive;
 mod chain;
 pub mod check;
+pub mod export;
 mod seal;
 mod sequencer;
 
@@ -163,6 +164,29 @@ impl Runtime {
         let namespace = self.namespaces().name(namespace_id);
         let store = &*self.0.store;
         check::check_namespace(store, &self.0.sealer, namespace_id, &namespace, progress).await
+    }
+
+    /// How many entries the log of a namespace has, with all that was durable when it was called.
+    pub async fn log_size(&self, namespace_id: &str) -> Result<u64> {
+        self.projected().await?;
+        let heads = self.0.heads.borrow();
+        Ok(heads.get(namespace_id).map_or(0, |head| head.size))
+    }
+
+    /// What bundles of a namespace are made of.
+    pub fn export_source<'a>(
+        &'a self,
+        namespace_id: &'a str,
+        namespace: &'a str,
+        progress: &'a export::Progress,
+    ) -> export::Source<'a> {
+        export::Source {
+            store: &*self.0.store,
+            sealer: &self.0.sealer,
+            namespace_id,
+            namespace,
+            progress,
+        }
     }
 
     /// The heads of all logs as they are now, by the id of their namespaces.

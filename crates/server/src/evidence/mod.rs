@@ -1,6 +1,7 @@
 //! Evidence at the edge: signing the logs, keeping their keys, and reading them.
 
 pub mod anchor;
+pub mod bundles;
 pub mod keys;
 pub mod publisher;
 pub mod reader;

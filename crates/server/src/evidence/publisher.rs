@@ -75,6 +75,8 @@ pub struct PublishedLog {
     pub cosigned: Option<(u64, String)>,
     /// The verifier key of its log.
     pub key: VerifierKey,
+    /// What signs checkpoints, and statements about what is taken out of the log.
+    pub signer: SigningKey,
 }
 
 /// The logs of a server, by the names of their namespaces. Cheap to clone.
@@ -254,6 +256,7 @@ impl Publisher {
                     .map_err(|error| PublishError::Invalid(error.to_string()))?,
                 cosigned: None,
                 key: key.verifier().clone(),
+                signer: key,
             };
             let namespace = self.runtime.namespaces().name(namespace_id);
             self.logs.publish(namespace, log);

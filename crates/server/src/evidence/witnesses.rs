@@ -33,6 +33,9 @@ const MAX_ANSWER: u64 = 64 * 1024;
 pub struct WitnessStatus {
     /// Its name.
     pub name: String,
+    /// Its verifier key.
+    #[serde(skip)]
+    pub key: Option<VerifierKey>,
     /// The size of each log that it cosigned last, by origin.
     pub cosigned: HashMap<String, u64>,
     /// Why the last request failed; none if it did not.
@@ -47,6 +50,12 @@ impl Witnesses {
     /// How things are.
     pub fn status(&self) -> Vec<WitnessStatus> {
         self.0.lock().clone()
+    }
+
+    /// Their verifier keys.
+    pub fn keys(&self) -> Vec<VerifierKey> {
+        let all = self.0.lock();
+        all.iter().filter_map(|one| one.key.clone()).collect()
     }
 
     /// Starts a task for each witness.
@@ -64,6 +73,7 @@ impl Witnesses {
                 let mut all = self.0.lock();
                 all.push(WitnessStatus {
                     name: key.name().to_owned(),
+                    key: Some(key.clone()),
                     ..WitnessStatus::default()
                 });
                 all.len() - 1

@@ -1,5 +1,6 @@
 //! HTTP: health and counters.
 
+mod bundle;
 mod evidence;
 mod log;
 
@@ -10,6 +11,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use steadfast_runtime::Runtime;
 
+use crate::evidence::bundles::Exports;
 use crate::evidence::{Logs, Witnesses};
 
 /// The routes.
@@ -17,8 +19,9 @@ pub fn router(runtime: Runtime, logs: Logs, witnesses: Witnesses) -> Router {
     let state = Status {
         runtime: runtime.clone(),
         logs: logs.clone(),
-        witnesses,
+        witnesses: witnesses.clone(),
     };
+    let exports = Exports::new(runtime.clone(), logs.clone(), witnesses);
     Router::new()
         .route("/", get(index))
         .route("/healthz", get(health))
@@ -28,6 +31,7 @@ pub fn router(runtime: Runtime, logs: Logs, witnesses: Witnesses) -> Router {
                 .route("/api/v1/status", get(status))
                 .with_state(state),
         )
+        .merge(bundle::router(exports))
         .merge(evidence::router(runtime.clone()))
         .merge(log::router(runtime, logs))
 }
