@@ -10,6 +10,7 @@ pub mod entry;
 pub mod hash;
 mod json;
 pub mod note;
+pub mod ocsf;
 pub mod proof;
 pub mod skeleton;
 pub mod tile;
