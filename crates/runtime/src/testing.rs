@@ -92,8 +92,18 @@ impl Bed {
 
     /// Answers the next workflow task with these commands.
     pub(crate) async fn answer(&self, commands: impl IntoIterator<Item = Attributes>) {
+        let task = self.take().await;
+        self.answer_task(task.task_token, commands).await;
+    }
+
+    /// Answers a workflow task with these commands.
+    pub(crate) async fn answer_task(
+        &self,
+        task_token: Vec<u8>,
+        commands: impl IntoIterator<Item = Attributes>,
+    ) {
         let request = RespondWorkflowTaskCompletedRequest {
-            task_token: self.take().await.task_token,
+            task_token,
             commands: commands
                 .into_iter()
                 .map(|attributes| Command {

@@ -8,6 +8,7 @@ pub mod archive;
 mod chain;
 pub mod check;
 pub mod export;
+pub mod feeds;
 mod seal;
 mod sequencer;
 
@@ -19,7 +20,7 @@ use steadfast_engine::{RunRecord, Transition};
 
 pub(crate) use chain::Chains;
 pub use seal::Sealer;
-pub(crate) use seal::deletion;
+pub(crate) use seal::{deletion, failure as failure_kind};
 pub(crate) use sequencer::Sequencer;
 pub use sequencer::TreeHead;
 

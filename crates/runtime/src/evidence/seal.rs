@@ -281,7 +281,7 @@ fn attempt_item<'a>(state: &'a RunState, change: &'a ActivityAttempt) -> Attempt
 }
 
 /// What failed, without what was said about it.
-fn failure(failure: &Failure) -> Cow<'static, str> {
+pub(crate) fn failure(failure: &Failure) -> Cow<'static, str> {
     let kind = match &failure.failure_info {
         Some(FailureInfo::ApplicationFailureInfo(info)) => {
             return format!("application/{}", name(&info.r#type)).into();
