@@ -2,6 +2,7 @@
 
 mod bundle;
 mod evidence;
+mod export;
 mod log;
 
 use axum::extract::State;
@@ -33,6 +34,7 @@ pub fn router(runtime: Runtime, logs: Logs, witnesses: Witnesses) -> Router {
         )
         .merge(bundle::router(exports))
         .merge(evidence::router(runtime.clone()))
+        .merge(export::router(runtime.clone(), logs.clone()))
         .merge(log::router(runtime, logs))
 }
 
