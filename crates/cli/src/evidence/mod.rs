@@ -3,6 +3,9 @@
 mod check;
 mod client;
 mod export;
+mod lines;
+mod ocsf;
+mod otlp;
 mod verify;
 
 use clap::Subcommand;
@@ -16,6 +19,10 @@ pub enum Command {
     Export(export::Export),
     /// Check such a file, without a server.
     Verify(verify::Verify),
+    /// Write a namespace's log as OCSF events, for security tools.
+    Ocsf(ocsf::Ocsf),
+    /// Send runs as traces to a collector of OpenTelemetry.
+    Otlp(otlp::Otlp),
 }
 
 impl Command {
@@ -24,6 +31,8 @@ impl Command {
         match self {
             Self::Check(check) => check.run(),
             Self::Export(export) => export.run(),
+            Self::Ocsf(ocsf) => ocsf.run(),
+            Self::Otlp(otlp) => otlp.run(),
             Self::Verify(verify) => verify.run(),
         }
     }
