@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the direction of dependencies between the crates, and the purity of the engine and the ledger.
+"""Holds the direction of dependencies between the crates, and the purity of the engine, the ledger and the policy.
 
 cli -> server -> runtime -> store, engine, ledger. Nothing points up, and the pure crates have no runtime, no
 SQL, no transport.
@@ -13,20 +13,25 @@ import sys
 ALLOWED = {
     "steadfast-api": set(),
     "steadfast-engine": set(),
+    "steadfast-inventory": set(),
     "steadfast-ledger": set(),
+    "steadfast-policy": set(),
+    "steadfast-prove": {"steadfast-api"},
     "steadfast-store": set(),
-    "steadfast-runtime": {"steadfast-engine", "steadfast-ledger", "steadfast-store"},
+    "steadfast-runtime": {"steadfast-engine", "steadfast-inventory", "steadfast-ledger", "steadfast-store"},
     "steadfast-server": {
         "steadfast-api",
         "steadfast-engine",
+        "steadfast-inventory",
         "steadfast-ledger",
+        "steadfast-policy",
         "steadfast-runtime",
         "steadfast-store",
     },
-    "steadfast-cli": {"steadfast-ledger", "steadfast-server"},
+    "steadfast-cli": {"steadfast-inventory", "steadfast-ledger", "steadfast-policy", "steadfast-prove", "steadfast-server"},
     "steadfast-bench": {"steadfast-api"},
 }
-PURE = {"steadfast-engine", "steadfast-ledger"}
+PURE = {"steadfast-engine", "steadfast-inventory", "steadfast-ledger", "steadfast-policy"}
 IMPURE = {"tokio", "rusqlite", "sqlx", "tokio-postgres", "hyper", "axum", "rand", "uuid", "getrandom"}
 
 

@@ -11,6 +11,12 @@ def judged(results):
         if "ours" in many and key in many:
             ratio = many["ours"]["workflows_per_second"] / many[key]["workflows_per_second"]
             yield f"{MANY} in flight: at least {factor}× {key}", f"{ratio:.1f}×", ratio >= factor
+    if "ours" in many and "no-evidence" in many:
+        ratio = many["ours"]["workflows_per_second"] / many["no-evidence"]["workflows_per_second"]
+        yield f"{MANY} in flight: evidence costs at most 10 % of throughput", f"{1 - ratio:.1%}", ratio >= 0.9
+    if "ours" in many and "policies" in many:
+        ratio = many["policies"]["workflows_per_second"] / many["ours"]["workflows_per_second"]
+        yield f"{MANY} in flight: policies cost at most 10 % of throughput", f"{1 - ratio:.1%}", ratio >= 0.9
     if "ours" in one and "temporal-file" in one:
         ratio = one["temporal-file"]["p50"] / one["ours"]["p50"]
         yield f"{ONE} in flight: p50 at most 1/20 of temporal-file's", f"1/{ratio:.1f}", ratio >= 20

@@ -151,6 +151,23 @@ def _ours(setting, directory):
     ]  # fmt: skip
 
 
+def _without_evidence(setting, directory):
+    return [*_ours(setting, directory), "--no-evidence"]
+
+
+def _with_policies(setting, directory):
+    """200 policies: every call is permitted, and asked about at its schedule and at its hand-out."""
+    rules = ['permit(principal is Agent, action in Action::"command", resource);']
+    for number in range(199):
+        rules.append(
+            f'forbid(principal, action == Action::"ExecuteTool", resource == Tool::"default/tool-{number}")\n'
+            'unless { context.numbers.hasTag("/0/amount") && context.numbers.getTag("/0/amount") <= 1000 };'
+        )
+    path = directory / "policies.cedar"
+    path.write_text("\n".join(rules))
+    return [*_ours(setting, directory), "--policy", path]
+
+
 def _temporal_memory(setting, _directory):
     return [
         install.temporal(), "server", "start-dev", "--headless", "--port", setting.port,
@@ -176,6 +193,8 @@ ALL = {
     target.key: target
     for target in (
         TemporalApi("ours", "**Steadfast**, SQLite file", _build_ours, _ours),
+        TemporalApi("policies", "Steadfast with 200 policies on tool calls", _build_ours, _with_policies),
+        TemporalApi("no-evidence", "Steadfast without its log, to see what that costs", _build_ours, _without_evidence),
         TemporalApi("temporal-file", "Temporal dev server, SQLite file", install.temporal, _temporal_file),
         TemporalApi("temporal-memory", "Temporal dev server, in memory", install.temporal, _temporal_memory),
         Restate(),

@@ -2,9 +2,12 @@
 // checksum database is verified with, and with none of Steadfast's code.
 //
 //	go run . log < DOCUMENTS
+//	go run . bundle KEY BUNDLE
 //
-// Prints a line for each document: "ok", or what does not verify. Ends with
-// status 1 if anything does not.
+// The first prints a line for each document: "ok", or what does not verify.
+// The second verifies an evidence bundle as its README.txt says: it prints
+// "ok: N entries, M events", or a line for each thing that does not verify.
+// Both end with status 1 if anything does not.
 //
 // It needs golang.org/x/mod, for example from Debian's package:
 //
@@ -20,12 +23,13 @@ import (
 type mode func(args []string) (bool, error)
 
 var modes = map[string]mode{
-	"log": logMode,
+	"bundle": bundleMode,
+	"log":    logMode,
 }
 
 func main() {
 	if len(os.Args) < 2 || modes[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go run . log < DOCUMENTS")
+		fmt.Fprintln(os.Stderr, "usage: go run . log < DOCUMENTS, or go run . bundle KEY BUNDLE")
 		os.Exit(2)
 	}
 	ok, err := modes[os.Args[1]](os.Args[2:])

@@ -43,6 +43,7 @@ def replace(table: str, column: str, old: bytes, new: bytes) -> Callable[[sqlite
     def change(db: sqlite3.Connection) -> int:
         changed = 0
         for rowid, blob in db.execute(f"SELECT rowid, {column} FROM {table}").fetchall():
+            blob = unpacked(blob)
             if old in blob:
                 db.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (blob.replace(old, new, 1), rowid))
                 changed += 1
@@ -51,27 +52,64 @@ def replace(table: str, column: str, old: bytes, new: bytes) -> Callable[[sqlite
     return change
 
 
-def swap_entries(db: sqlite3.Connection) -> int:
-    """Two neighbouring entries of a run change places."""
-    rowid, blob = db.execute("SELECT rowid, entries FROM log_entries ORDER BY 1 LIMIT 1").fetchone()
+def unpacked(blob: bytes) -> bytes:
+    """A blob that may be compressed: an LZ4 block (lz4_Block_format.md) after a zero and its length. The
+    server reads either kind."""
+    if blob[:1] != b"\0":
+        return blob
+    at, out = 5, bytearray()
 
-    def framed(at: int) -> int:
-        length = shift = 0
+    def length(of: int) -> int:
+        nonlocal at
+        if of == 15:
+            more = 255
+            while more == 255:
+                more = blob[at]
+                at += 1
+                of += more
+        return of
+
+    while at < len(blob):
+        token = blob[at]
+        at += 1
+        literals = length(token >> 4)
+        out += blob[at : at + literals]
+        at += literals
+        if at < len(blob):
+            offset = int.from_bytes(blob[at : at + 2], "little")
+            at += 2
+            for _ in range(length(token & 15) + 4):
+                out.append(out[-offset])
+    assert len(out) == int.from_bytes(blob[1:5], "little")
+    return bytes(out)
+
+
+def frames(blob: bytes) -> list[bytes]:
+    """The entries of a row, each with its length before it."""
+    blob = unpacked(blob)
+    found, at = [], 0
+    while at < len(blob):
+        begin, length, shift = at, 0, 0
         while True:
             byte = blob[at]
             at += 1
             length |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
-                return at + length
+                break
+        at += length
+        found.append(blob[begin:at])
+    return found
 
-    # The first entry of the log is about the namespace.
-    one = framed(0)
-    two = framed(one)
-    three = framed(two)
-    swapped = blob[:one] + blob[two:three] + blob[one:two] + blob[three:]
-    db.execute("UPDATE log_entries SET entries = ? WHERE rowid = ?", (swapped, rowid))
-    return 1
+
+def swap_entries(db: sqlite3.Connection) -> int:
+    """Two neighbouring entries of a run change places."""
+    rows = db.execute("SELECT rowid, entries FROM log_entries").fetchall()
+    # How many entries are in a row depends on when they were projected.
+    rowid, entries = max(((rowid, frames(blob)) for rowid, blob in rows), key=lambda row: len(row[1]))
+    assert len(entries) >= 2 and b"run_id" in entries[-2], "no two entries of the run in a row"
+    swapped = b"".join([*entries[:-2], entries[-1], entries[-2]])
+    return db.execute("UPDATE log_entries SET entries = ? WHERE rowid = ?", (swapped, rowid)).rowcount
 
 
 def flip_in_tile(db: sqlite3.Connection) -> int:

@@ -195,7 +195,7 @@ async def test_a_single_entry_can_be_proved(own_server: Server) -> None:
     log = Log(own_server)
     checkpoint = await log.covers("proof-29")
     entries = log.entries(checkpoint.size)
-    for index in (0, 1, 100, checkpoint.size - 1):
+    for index in (0, 1, checkpoint.size // 2, checkpoint.size - 1):
         head, _, note = log.get(f"proof/{index}").decode().partition("\n\n")
         first, index_line, *hashes = head.split("\n")
         assert (first, index_line) == ("c2sp.org/tlog-proof@v1", f"index {index}")

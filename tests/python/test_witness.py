@@ -175,6 +175,11 @@ async def test_checkpoints_are_cosigned(own_server: Server, tmp_path: Path, witn
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
     assert "503" in error
+    assert f'steadfast_witness_up{{witness="{NAME}"}} 0' in get(own_server, "metrics")
+    shown = subprocess.run(
+        [binary(), "status", "--address", own_server.http], capture_output=True, text=True, timeout=30
+    )
+    assert shown.returncode == 1 and f"witness {NAME}: FAILS: " in shown.stdout
     assert int(get(own_server, "log/default/checkpoint").split("\n")[1]) == 41
     witness.down = False
     await cosigned(own_server, 41)
@@ -191,3 +196,11 @@ async def test_checkpoints_are_cosigned(own_server: Server, tmp_path: Path, witn
     assert not witness.refused
     status = json.loads(get(own_server, "api/v1/status"))
     assert status["witnesses"][0]["cosigned"] == {"logs.example.com/agents/default": 42}
+    metrics = get(own_server, "metrics").splitlines()
+    assert f'steadfast_witness_up{{witness="{NAME}"}} 1' in metrics
+    assert 'steadfast_log_cosigned_size{namespace="default"} 42' in metrics
+    shown = subprocess.run(
+        [binary(), "status", "--address", own_server.http], capture_output=True, text=True, timeout=30
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "log logs.example.com/agents/default: 42 entries signed, 42 of them cosigned" in shown.stdout

@@ -32,14 +32,18 @@ function freePort() {
 }
 
 export class Server {
-  static async start() {
+  /** `flags` may need HTTP: it is served at `http`, then. */
+  static async start(...flags) {
     const server = new Server();
     const port = await freePort();
     server.address = `127.0.0.1:${port}`;
+    const http = await freePort();
+    server.http = `http://127.0.0.1:${http}`;
+    if (flags.length > 0) flags.push('--ui-port', String(http));
     server.log = '';
     server.process = spawn(
       binary(),
-      ['server', 'start-dev', '--headless', '--port', String(port), '--log-level', 'warn'],
+      ['server', 'start-dev', '--headless', '--port', String(port), '--log-level', 'warn', ...flags],
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     for (const stream of [server.process.stdout, server.process.stderr]) {

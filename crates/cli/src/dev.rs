@@ -25,6 +25,12 @@ pub struct Dev {
     /// Further namespaces to make.
     #[arg(long, value_name = "NAME")]
     namespace: Vec<String>,
+    /// A file of Cedar policies, or a directory with such files: they decide every tool call.
+    #[arg(long, value_name = "PATH")]
+    policy: Option<PathBuf>,
+    /// Give each attempt of a tool call a credential: this server is their issuer.
+    #[arg(long)]
+    credentials: bool,
     /// Serve other machines although nobody is authenticated.
     #[arg(long)]
     insecure: bool,
@@ -46,6 +52,8 @@ impl Dev {
             ..Config::default()
         };
         config.store.path = self.db;
+        config.policy.path = self.policy;
+        config.credentials = self.credentials.then(Default::default);
         config.log.level = self.log_level;
         config.log.format = self.log_format;
         config.namespaces.extend(
@@ -55,13 +63,16 @@ impl Dev {
         );
         let http = config.http;
         let db = config.store.path.display().to_string();
-        super::serve::run(&config, |grpc| {
+        super::serve::run(&config, |server, grpc| {
             println!("Steadfast {}", env!("CARGO_PKG_VERSION"));
             println!("  gRPC   {grpc}   (Temporal SDKs, the temporal command)");
             if let Some(http) = http {
                 println!("  HTTP   http://{http}");
             }
             println!("  store  {db}");
+            if let Some(issuer) = server.issuer() {
+                println!("  credentials of tool calls are issued by {issuer}");
+            }
             println!("  Callers are NOT authenticated: for development on this machine only.");
         })
     }

@@ -61,9 +61,18 @@ pub struct StartDev {
     /// text or json.
     #[arg(long, default_value = "text")]
     log_format: String,
+    /// A file of Cedar policies, or a directory with such files: they decide every tool call.
+    #[arg(long, value_name = "PATH")]
+    policy: Option<PathBuf>,
+    /// Give each attempt of a tool call a credential: this server is their issuer, where HTTP is served.
+    #[arg(long)]
+    credentials: bool,
     /// Write no evidence: only to measure what it costs.
     #[arg(long, hide = true)]
     no_evidence: bool,
+    /// Take commands about time from the standard input, and end with it.
+    #[arg(long, hide = true)]
+    driven: bool,
     /// Further flags that change nothing here.
     #[command(flatten)]
     ignored: Ignored,
@@ -89,12 +98,16 @@ struct Ignored {
 impl StartDev {
     /// Runs until told to stop.
     pub fn run(self) -> Result<(), String> {
+        let is_driven = self.driven;
         let (config, unknown) = self.config()?;
-        super::serve::run(&config, |address| {
+        super::serve::run(&config, |server, address| {
             println!("Steadfast {}", env!("CARGO_PKG_VERSION"));
             println!("Server:  {address}");
             if !unknown.is_empty() {
                 tracing::warn!("settings without meaning here: {}", unknown.join(", "));
+            }
+            if is_driven {
+                tokio::spawn(super::driven::obey(server.runtime().clone()));
             }
         })
     }
@@ -112,6 +125,8 @@ impl StartDev {
         config.log.level = self.log_level;
         config.log.format = self.log_format;
         config.evidence.off_for_benchmarks = self.no_evidence;
+        config.policy.path = self.policy;
+        config.credentials = self.credentials.then(Default::default);
         for pragma in &self.sqlite_pragma {
             let (name, value) = pair("--sqlite-pragma", pragma)?;
             config.store.pragmas.insert(name, value);

@@ -6,6 +6,7 @@
 use crate::commands::NewIds;
 use crate::effect::Effect;
 use crate::error::{Error, Result};
+use crate::governance::Stage;
 use crate::proto::command::{
     RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes,
 };
@@ -51,6 +52,8 @@ pub enum Outcome {
 pub struct HeartbeatAnswer {
     /// The activity shall stop.
     pub cancel_requested: bool,
+    /// Its session is paused.
+    pub paused: bool,
 }
 
 impl Activity {
@@ -209,7 +212,8 @@ impl Run {
         Ok(())
     }
 
-    /// Schedules an activity. Returns its scheduled event's id.
+    /// Schedules an activity. Returns its scheduled event's id, and whether it may run now: if not, it
+    /// waits for an approval or was refused.
     pub(crate) fn schedule_activity(
         &mut self,
         cx: &mut Cx<'_>,
@@ -217,14 +221,18 @@ impl Run {
         command: ScheduleActivityTaskCommandAttributes,
         offer: bool,
         adorn: impl FnOnce(&mut HistoryEvent),
-    ) -> i64 {
+    ) -> (i64, bool) {
         let attributes = self.scheduled_activity_attributes(completed_event_id, command);
         let id = self.event_with(cx, attributes.into(), adorn);
-        if offer && let Some(activity) = self.state.activities.get(&id) {
+        let may_run = self.may_run(cx, id, Stage::Scheduling);
+        if offer
+            && may_run
+            && let Some(activity) = self.state.activities.get(&id)
+        {
             cx.effects
                 .extend(self.activity_effect(id, activity, cx.now));
         }
-        id
+        (id, may_run)
     }
 
     /// Fills in what the command leaves to the server, as the server documents it.
@@ -337,7 +345,10 @@ impl Run {
         now: Time,
     ) -> Option<Effect> {
         let attempt = activity.attempt();
-        (attempt.started_time == 0 && attempt.scheduled_time <= now).then(|| Effect::ActivityTask {
+        let is_waiting = attempt.started_time == 0
+            && attempt.scheduled_time <= now
+            && activity.open_approval().is_none();
+        is_waiting.then(|| Effect::ActivityTask {
             run_id: self.state.run_id.clone(),
             scheduled_event_id: id,
             attempt: attempt.number,
@@ -365,6 +376,11 @@ impl Run {
             .get(&claim.scheduled_event_id)
             .ok_or_else(gone)?;
         let attempt = activity.attempt();
+        if activity.open_approval().is_some() {
+            return Err(Error::FailedPrecondition(
+                "this activity waits for an approval".into(),
+            ));
+        }
         // Whoever knows the activity's id may end it before a worker has it.
         let by_id = claim.request_id.is_empty();
         let fits = by_id
@@ -497,6 +513,7 @@ impl Run {
                     ..Attempt::default()
                 }),
                 cancel_requested_event_id: 0,
+                approval: None,
             },
         );
     }

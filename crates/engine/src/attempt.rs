@@ -6,6 +6,7 @@ use crate::activity::{ActivityClaim, HeartbeatAnswer};
 use crate::backoff::{Next, next_attempt};
 use crate::error::{Error, Result};
 use crate::failure::{timeout, timeout_name};
+use crate::governance::Stage;
 use crate::proto::common::Payloads;
 use crate::proto::enums::{RetryState, TimeoutType};
 use crate::proto::failure::{Failure, failure::FailureInfo};
@@ -24,6 +25,8 @@ use crate::workflow_task::Poller;
 pub(crate) enum ActivityDeadline {
     /// The next attempt may be handed out.
     Retry,
+    /// Nobody approved.
+    Approval,
     /// A time-out.
     TimesOut(TimeoutType),
 }
@@ -31,6 +34,9 @@ pub(crate) enum ActivityDeadline {
 impl Activity {
     /// The next thing that happens by itself, and when.
     fn deadline(&self) -> Option<(Time, ActivityDeadline)> {
+        if let Some(approval) = self.open_approval() {
+            return Some((approval.expires, ActivityDeadline::Approval));
+        }
         let scheduled = self.scheduled();
         let attempt = self.attempt();
         let at = |from: Time, timeout: Span, kind| {
@@ -65,7 +71,8 @@ impl Activity {
 }
 
 impl Run {
-    /// Hands an attempt to a poller. The caller makes this durable before the worker hears of it.
+    /// Hands an attempt to a poller. The caller makes this durable before the worker hears of it. One that
+    /// may not run is gone, and what was decided about it is recorded.
     pub fn start_activity(
         &mut self,
         cx: &mut Cx<'_>,
@@ -83,11 +90,22 @@ impl Run {
             .get(&scheduled_event_id)
             .ok_or_else(gone)?;
         let current = activity.attempt();
-        if current.number != attempt || current.started_time != 0 || current.scheduled_time > cx.now
+        if current.number != attempt
+            || current.started_time != 0
+            || current.scheduled_time > cx.now
+            || activity.open_approval().is_some()
+            || self.state.paused().is_some()
         {
             return Err(gone());
         }
-        let mut started = current.clone();
+        if !self.may_run(cx, scheduled_event_id, Stage::Dispatch) {
+            return Err(gone());
+        }
+        let Some(activity) = self.state.activities.get(&scheduled_event_id) else {
+            return Err(gone());
+        };
+        let mut started = activity.attempt().clone();
+        started.credential = self.new_credential(cx, activity);
         started.started_time = cx.now;
         started.last_started_time = cx.now;
         started.request_id.clone_from(&poller.request_id);
@@ -108,6 +126,7 @@ impl Run {
         let activity = self.claimed_activity(claim)?;
         let answer = HeartbeatAnswer {
             cancel_requested: activity.cancel_requested_event_id != 0,
+            paused: self.state.paused().is_some(),
         };
         let mut attempt = activity.attempt().clone();
         attempt.heartbeat_time = cx.now;
@@ -147,6 +166,7 @@ impl Run {
                         .extend(self.activity_effect(id, activity, cx.now));
                 }
             }
+            ActivityDeadline::Approval => self.expire_approval(cx, id),
             ActivityDeadline::TimesOut(kind) => self.time_out_activity(cx, id, kind),
         }
     }
@@ -155,6 +175,7 @@ impl Run {
     /// attempts have been offered.
     pub(crate) fn activity_deadlines(&self) -> impl Iterator<Item = (Time, i64, ActivityDeadline)> {
         let offered_until = self.offered_until;
+        let is_paused = self.state.paused().is_some();
         self.state
             .activities
             .iter()
@@ -165,7 +186,12 @@ impl Run {
                     && attempt.scheduled_time > offered_until;
                 let retry =
                     backing_off.then_some((attempt.scheduled_time, id, ActivityDeadline::Retry));
-                let timeout = activity.deadline().map(|(at, due)| (at, id, due));
+                // What is not handed out does not run out of time in a pause.
+                let deadline = match is_paused && !activity.is_started() {
+                    true => None,
+                    false => activity.deadline(),
+                };
+                let timeout = deadline.map(|(at, due)| (at, id, due));
                 retry.into_iter().chain(timeout)
             })
     }
@@ -261,6 +287,7 @@ impl Run {
             last_failure: Some(failure.clone()),
             last_complete_time: cx.now,
             backoff,
+            credential: None,
             ..attempt.clone()
         };
         self.set_attempt(id, next);

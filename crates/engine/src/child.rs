@@ -9,8 +9,9 @@ use prost::Message;
 use crate::backoff::{default_retry_policy, validate_retry_policy};
 use crate::commands::{NewIds, check_size};
 use crate::error::{Error, Result};
+use crate::governance::Stage;
 use crate::proto::command::StartChildWorkflowExecutionCommandAttributes;
-use crate::proto::common::{Priority, WorkflowExecution, WorkflowType};
+use crate::proto::common::{Principal, Priority, WorkflowExecution, WorkflowType};
 use crate::proto::enums::{
     ContinueAsNewInitiator, ParentClosePolicy, StartChildWorkflowExecutionFailedCause,
     TaskQueueKind, WorkflowIdReusePolicy, WorkflowTaskFailedCause as Cause,
@@ -27,11 +28,14 @@ use crate::proto::sdk::UserMetadata;
 use crate::proto::taskqueue::TaskQueue;
 use crate::run::{Cx, Run};
 use crate::start::StartRun;
-use crate::state::{Child, ChildClosed, Delivery, OutMessage, RunState};
+use crate::state::{Approval, Child, ChildClosed, Delivery, OutMessage, RunState};
 use crate::time::{Span, Time, duration, span};
 
 /// Longest fairness key, in bytes.
 const FAIRNESS_KEY_BYTES: usize = 64;
+
+/// So many agents above a run are known.
+const MAX_AGENTS: usize = 10;
 
 /// What starting a child takes.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +52,10 @@ pub struct ChildStart {
     pub attributes: WorkflowExecutionStartedEventAttributes,
     /// Summary and details.
     pub user_metadata: Option<UserMetadata>,
+    /// Who started the parent's session.
+    pub initiator: Option<Principal>,
+    /// The agents above the child, the parent first.
+    pub agents: Vec<String>,
 }
 
 impl ChildStart {
@@ -76,6 +84,8 @@ impl ChildStart {
             attributes: self.attributes,
             user_metadata: self.user_metadata,
             links: Vec::new(),
+            initiator: self.initiator,
+            agents: self.agents,
         }
     }
 }
@@ -180,22 +190,31 @@ impl Run {
         Ok(())
     }
 
+    /// Starts a child, or asks for its approval, or refuses it. Returns its initiated event's id.
     pub(crate) fn start_child(
         &mut self,
         cx: &mut Cx<'_>,
         completed_event_id: i64,
         command: StartChildWorkflowExecutionCommandAttributes,
         adorn: impl FnOnce(&mut HistoryEvent),
-    ) {
+    ) -> i64 {
         let attributes = self.child_initiated_attributes(cx, completed_event_id, command);
-        let mut message = OutMessage {
-            namespace_id: attributes.namespace_id.clone(),
-            workflow_id: attributes.workflow_id.clone(),
-            ..OutMessage::default()
-        };
         let id = self.event_with(cx, attributes.into(), adorn);
-        message.delivery = Some(Delivery::StartChild(id));
-        self.send(cx, message);
+        if self.may_run(cx, id, Stage::Scheduling) {
+            self.dispatch(cx, id);
+        }
+        id
+    }
+
+    /// The message that starts a child.
+    pub(crate) fn start_message(&self, id: i64, child: &Child) -> OutMessage {
+        let initiated = child.initiated();
+        OutMessage {
+            namespace_id: initiated.namespace_id.clone(),
+            workflow_id: initiated.workflow_id.clone(),
+            delivery: Some(Delivery::StartChild(id)),
+            ..OutMessage::default()
+        }
     }
 
     /// The child was started, as this run (the first of its chain).
@@ -271,6 +290,9 @@ impl Run {
     /// What the shell needs to start the child; none if that is over, or not to be done any more.
     pub fn child_start_request(&self, initiated_event_id: i64) -> Option<ChildStart> {
         let child = self.unstarted_child(initiated_event_id)?;
+        if child.approval.as_ref().is_some_and(Approval::is_open) {
+            return None;
+        }
         let initiated = child.initiated();
         let this = WorkflowExecution {
             workflow_id: self.state.workflow_id.clone(),
@@ -311,7 +333,16 @@ impl Run {
                 ..Default::default()
             },
             user_metadata: child.user_metadata.clone(),
+            initiator: self.state.initiator.clone(),
+            agents: self.agents(&initiated.namespace),
         })
+    }
+
+    /// The agents above its children, the nearest first. `namespace` is the name of its own.
+    fn agents(&self, namespace: &str) -> Vec<String> {
+        let own = format!("{namespace}/{}", self.state.workflow_type());
+        let above = self.state.agents.iter().cloned();
+        std::iter::once(own).chain(above).take(MAX_AGENTS).collect()
     }
 
     pub(crate) fn apply_child_initiated(
@@ -328,6 +359,7 @@ impl Run {
                 started_event_id: 0,
                 run_id: String::new(),
                 user_metadata: event.user_metadata.clone(),
+                approval: None,
             },
         );
     }
@@ -370,11 +402,22 @@ impl Run {
         initiated_event_id: i64,
         run_id: String,
     ) -> bool {
-        let Some(child) = self.unstarted_child(initiated_event_id) else {
+        let Some(attributes) = self.child_started_attributes(initiated_event_id, run_id) else {
             return false;
         };
+        self.event(cx, attributes.into());
+        true
+    }
+
+    /// The event that a child was started; none if it is over, or known.
+    pub(crate) fn child_started_attributes(
+        &self,
+        initiated_event_id: i64,
+        run_id: String,
+    ) -> Option<ChildWorkflowExecutionStartedEventAttributes> {
+        let child = self.unstarted_child(initiated_event_id)?;
         let initiated = child.initiated();
-        let attributes = ChildWorkflowExecutionStartedEventAttributes {
+        Some(ChildWorkflowExecutionStartedEventAttributes {
             namespace: initiated.namespace.clone(),
             namespace_id: initiated.namespace_id.clone(),
             initiated_event_id,
@@ -384,9 +427,7 @@ impl Run {
             }),
             workflow_type: initiated.workflow_type.clone(),
             header: initiated.header.clone(),
-        };
-        self.event(cx, attributes.into());
-        true
+        })
     }
 
     /// A child that still is to be started. One of a closed parent is not.

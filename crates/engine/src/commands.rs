@@ -54,7 +54,8 @@ pub struct Completed {
 pub enum Completion {
     /// It was done.
     Done(Completed),
-    /// It broke the rules: the task was failed, which is recorded, and the worker is to be told.
+    /// It broke the rules, or policies refuse what it tells: the task was failed, which is recorded, and the
+    /// worker is to be told. A policy's refusal of an attempt that is not the first is recorded only.
     Refused(Error),
     /// Heartbeats went on for too long: the task was timed out, which is recorded.
     HeartbeatTimedOut,
@@ -79,6 +80,9 @@ impl Run {
         let checked = refusal.map_or_else(|| self.check_answer(cx, &request), Err);
         if let Err(error) = checked {
             return self.refuse_answer(cx, &task, &request, error);
+        }
+        if let Err(error) = self.decide_reported(cx, &request) {
+            return self.refuse_reported(cx, &task, &request, error);
         }
         let heartbeat = request.force_create_new_workflow_task
             && request.commands.is_empty()
@@ -224,8 +228,8 @@ impl Run {
         Ok(false)
     }
 
-    /// Does what the commands say, then takes the messages that no command placed. Returns whether
-    /// an activity was cancelled on the spot, which the workflow needs another task to see.
+    /// Does what the commands say, then takes the messages that no command placed. Returns whether an
+    /// activity was cancelled, or something refused, on the spot, which the workflow needs another task to see.
     fn handle_commands(
         &mut self,
         cx: &mut Cx<'_>,
@@ -253,10 +257,11 @@ impl Run {
             match attributes {
                 C::ScheduleActivityTaskCommandAttributes(a) => {
                     let eager = a.request_eager_execution && worker.is_some();
-                    let id = self.schedule_activity(cx, completed, a, !eager, adorn);
-                    if let Some(worker) = worker.filter(|_| eager) {
+                    let (id, may_run) = self.schedule_activity(cx, completed, a, !eager, adorn);
+                    if let Some(worker) = worker.filter(|_| eager && may_run) {
                         self.start_eager_activity(cx, id, worker, done);
                     }
+                    closed_activity |= !self.state.activities.contains_key(&id);
                 }
                 C::RequestCancelActivityTaskCommandAttributes(a) => {
                     closed_activity |=
@@ -267,13 +272,16 @@ impl Run {
                     self.cancel_timer(cx, completed, &identity, a.timer_id);
                 }
                 C::StartChildWorkflowExecutionCommandAttributes(a) => {
-                    self.start_child(cx, completed, a, adorn);
+                    let id = self.start_child(cx, completed, a, adorn);
+                    closed_activity |= self.state.command(id).is_none();
                 }
                 C::SignalExternalWorkflowExecutionCommandAttributes(a) => {
-                    self.signal_external(cx, completed, a, adorn);
+                    let id = self.signal_external(cx, completed, a, adorn);
+                    closed_activity |= self.state.command(id).is_none();
                 }
                 C::RequestCancelExternalWorkflowExecutionCommandAttributes(a) => {
-                    self.cancel_external(cx, completed, a, adorn);
+                    let id = self.cancel_external(cx, completed, a, adorn);
+                    closed_activity |= self.state.command(id).is_none();
                 }
                 C::RecordMarkerCommandAttributes(a) => self.record_marker(cx, completed, a, adorn),
                 C::UpsertWorkflowSearchAttributesCommandAttributes(a) => {
@@ -421,6 +429,21 @@ impl Run {
         self.forget_delivered_updates(cx);
         self.schedule_workflow_task(cx);
         Ok(Completion::Refused(error))
+    }
+
+    /// Fails the task whose answer policies refuse. Each refusal is recorded; attempts that are not the first
+    /// are left to time out, as others are that break the rules.
+    fn refuse_reported(
+        &mut self,
+        cx: &mut Cx<'_>,
+        task: &WorkflowTask,
+        request: &RespondWorkflowTaskCompletedRequest,
+        error: Error,
+    ) -> Result<Completion> {
+        match task.attempt {
+            1 => self.refuse_answer(cx, task, request, error),
+            _ => Ok(Completion::Refused(error)),
+        }
     }
 
     fn take_sticky(&mut self, request: &RespondWorkflowTaskCompletedRequest) {

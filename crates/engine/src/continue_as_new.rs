@@ -220,8 +220,11 @@ impl Run {
             user_metadata: None,
             links: Vec::new(),
             delay,
+            initiator: self.state.initiator.clone(),
+            agents: self.state.agents.clone(),
         };
-        let run = Self::start(cx, start);
+        let mut run = Self::start(cx, start);
+        run.follow_pause(cx, self.state.pause.as_ref());
         cx.new_runs.push(run);
         run_id
     }

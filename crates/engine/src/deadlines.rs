@@ -9,6 +9,8 @@ enum Due {
     Execution,
     WorkflowTask,
     Activity(i64, ActivityDeadline),
+    /// An approval of what is to be sent.
+    Approval(i64),
     Timer(String),
 }
 
@@ -24,17 +26,21 @@ impl Run {
             .filter(|&at| at != 0);
         let timers = state.timers.values().map(|timer| timer.fires);
         let activities = self.activity_deadlines().map(|(at, _, _)| at);
+        let approvals = self.message_approval_deadlines().map(|(at, _)| at);
         expires
             .chain(self.workflow_task_deadline())
             .chain(timers)
             .chain(activities)
+            .chain(approvals)
             .min()
     }
 
     /// Does all that is due at `cx.now`, earliest first.
     pub fn wake(&mut self, cx: &mut Cx<'_>) {
         // Each round closes or moves one deadline; the bound is for a bug that would not.
-        let bound = 64 + 4 * (self.state.timers.len() + self.state.activities.len());
+        let state = &self.state;
+        let messages = state.messages_under_way().count();
+        let bound = 64 + 4 * (state.timers.len() + state.activities.len() + messages);
         self.retries_due(cx);
         for _ in 0..bound {
             if !self.state.is_running() {
@@ -47,6 +53,7 @@ impl Run {
                 Due::Execution => self.time_out(cx),
                 Due::WorkflowTask => self.workflow_task_due(cx),
                 Due::Activity(id, due) => self.activity_due(cx, id, due),
+                Due::Approval(id) => self.expire_approval(cx, id),
                 Due::Timer(id) => self.fire_timer(cx, &id),
             }
         }
@@ -81,10 +88,14 @@ impl Run {
         let activities = self
             .activity_deadlines()
             .map(|(at, id, due)| (at, Due::Activity(id, due)));
+        let approvals = self
+            .message_approval_deadlines()
+            .map(|(at, id)| (at, Due::Approval(id)));
         expires
             .chain(task)
             .chain(timers)
             .chain(activities)
+            .chain(approvals)
             .filter(|(at, _)| *at <= now)
             .min_by_key(|(at, _)| *at)
             .map(|(_, due)| due)

@@ -8,6 +8,7 @@ use crate::proto::taskqueue::TaskQueue;
 use crate::proto::workflow::{
     PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo, RequestIdInfo,
     WorkflowExecutionConfig, WorkflowExecutionExtendedInfo, WorkflowExecutionInfo,
+    WorkflowExecutionPauseInfo,
 };
 use crate::proto::workflowservice::DescribeWorkflowExecutionResponse;
 use crate::run::Run;
@@ -113,6 +114,11 @@ impl Run {
                     (id.clone(), info)
                 })
                 .collect(),
+            pause_info: state.paused().map(|pause| WorkflowExecutionPauseInfo {
+                identity: pause.identity.clone(),
+                paused_time: some_time(pause.time),
+                reason: pause.reason.clone(),
+            }),
             ..Default::default()
         }
     }

@@ -82,6 +82,7 @@ impl Run {
             run_id: self.state.run_id.clone(),
             message: message.clone(),
         }));
+        effects.retain(|effect| !self.withholds(effect));
         effects
     }
 
@@ -94,6 +95,7 @@ impl Run {
                 effects.extend(self.activity_effect(id, activity, now));
             }
         }
+        effects.retain(|effect| !self.withholds(effect));
         effects
     }
 }

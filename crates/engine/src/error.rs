@@ -28,6 +28,9 @@ pub enum Error {
     /// The state does not allow it now.
     #[error("{0}")]
     FailedPrecondition(String),
+    /// Whoever asks may not.
+    #[error("{0}")]
+    PermissionDenied(String),
     /// The workflow cannot take it yet; the caller may try again soon.
     #[error("{0}")]
     WorkflowNotReady(String),

@@ -4,8 +4,10 @@
 //! Like children these are messages; the receiver knows a repeated one by its request id, and the
 //! sender takes the news of a delivery once.
 
+use crate::call::Command;
 use crate::commands::{NewIds, check_size};
 use crate::error::{Error, Result};
+use crate::governance::Stage;
 use crate::proto::command::{
     RequestCancelExternalWorkflowExecutionCommandAttributes,
     SignalExternalWorkflowExecutionCommandAttributes,
@@ -21,11 +23,11 @@ use crate::proto::history::{
     RequestCancelExternalWorkflowExecutionFailedEventAttributes,
     RequestCancelExternalWorkflowExecutionInitiatedEventAttributes,
     SignalExternalWorkflowExecutionFailedEventAttributes,
-    SignalExternalWorkflowExecutionInitiatedEventAttributes,
+    SignalExternalWorkflowExecutionInitiatedEventAttributes, history_event::Attributes,
 };
 use crate::run::{Cx, Run};
 use crate::signal::{CancelRequest, Signal};
-use crate::state::{Delivery, ExternalCancel, ExternalSignal, OutMessage};
+use crate::state::{Approval, Delivery, ExternalCancel, ExternalSignal, OutMessage};
 use crate::time::{Time, time};
 
 /// Who the server is in events that it causes itself in other runs.
@@ -126,13 +128,13 @@ impl Run {
         completed_event_id: i64,
         command: SignalExternalWorkflowExecutionCommandAttributes,
         adorn: impl FnOnce(&mut HistoryEvent),
-    ) {
+    ) -> i64 {
         let execution = command.execution.unwrap_or_default();
         let attributes = SignalExternalWorkflowExecutionInitiatedEventAttributes {
             workflow_task_completed_event_id: completed_event_id,
             namespace: cx.namespace.to_owned(),
             namespace_id: self.state.namespace_id.clone(),
-            workflow_execution: Some(execution.clone()),
+            workflow_execution: Some(execution),
             signal_name: command.signal_name,
             input: command.input,
             control: command.control,
@@ -140,7 +142,10 @@ impl Run {
             header: command.header,
         };
         let id = self.event_with(cx, attributes.into(), adorn);
-        self.send_to(cx, execution, Delivery::Signal(id));
+        if self.may_run(cx, id, Stage::Scheduling) {
+            self.dispatch(cx, id);
+        }
+        id
     }
 
     #[allow(deprecated)]
@@ -150,7 +155,7 @@ impl Run {
         completed_event_id: i64,
         command: RequestCancelExternalWorkflowExecutionCommandAttributes,
         adorn: impl FnOnce(&mut HistoryEvent),
-    ) {
+    ) -> i64 {
         let execution = WorkflowExecution {
             workflow_id: command.workflow_id,
             run_id: command.run_id,
@@ -161,31 +166,64 @@ impl Run {
             workflow_task_completed_event_id: completed_event_id,
             namespace,
             namespace_id: self.state.namespace_id.clone(),
-            workflow_execution: Some(execution.clone()),
+            workflow_execution: Some(execution),
             control: command.control,
             child_workflow_only: command.child_workflow_only,
             reason: command.reason,
         };
+        let withdrawn = self.waiting_child(&attributes);
         let id = self.event_with(cx, attributes.into(), adorn);
-        self.send_to(cx, execution, Delivery::Cancel(id));
+        if let Some(child) = withdrawn {
+            // Nothing is sent, so nobody is asked.
+            let requested = self.cancel_outcome(cx, id, Ok(()));
+            self.withdraw_child(cx, child, requested);
+        } else if self.may_run(cx, id, Stage::Scheduling) {
+            self.dispatch(cx, id);
+        }
+        id
+    }
+
+    /// The child that is to be cancelled, if it waits for an approval.
+    fn waiting_child(
+        &self,
+        cancel: &RequestCancelExternalWorkflowExecutionInitiatedEventAttributes,
+    ) -> Option<i64> {
+        let receiver = cancel.workflow_execution.as_ref()?;
+        let is_it = |(_, command, _): &(i64, Command<'_>, &Approval)| {
+            matches!(command, Command::Child(_)) && command.id() == receiver.workflow_id
+        };
+        let is_a_child = cancel.child_workflow_only && receiver.run_id.is_empty();
+        let found = self.state.waiting().find(is_it).filter(|_| is_a_child);
+        found.map(|(id, _, _)| id)
     }
 
     /// The signal was delivered, or cannot be.
-    #[allow(deprecated)]
     pub fn external_signal_delivered(
         &mut self,
         cx: &mut Cx<'_>,
         initiated_event_id: i64,
         outcome: std::result::Result<(), SignalExternalWorkflowExecutionFailedCause>,
     ) -> Result<()> {
-        let Some(initiated) = self.pending_signal(initiated_event_id) else {
-            return Ok(());
-        };
+        if let Some(attributes) = self.signal_outcome(initiated_event_id, outcome) {
+            self.event(cx, attributes);
+            self.schedule_workflow_task(cx);
+        }
+        Ok(())
+    }
+
+    /// The event that a signal was delivered, or cannot be; none if it is not under way.
+    #[allow(deprecated)]
+    pub(crate) fn signal_outcome(
+        &self,
+        initiated_event_id: i64,
+        outcome: std::result::Result<(), SignalExternalWorkflowExecutionFailedCause>,
+    ) -> Option<Attributes> {
+        let initiated = self.pending_signal(initiated_event_id)?;
         let namespace = initiated.namespace.clone();
         let namespace_id = initiated.namespace_id.clone();
         let workflow_execution = initiated.workflow_execution.clone();
         let control = initiated.control.clone();
-        let attributes = match outcome {
+        Some(match outcome {
             Ok(()) => ExternalWorkflowExecutionSignaledEventAttributes {
                 initiated_event_id,
                 namespace,
@@ -204,10 +242,7 @@ impl Run {
                 control,
             }
             .into(),
-        };
-        self.event(cx, attributes);
-        self.schedule_workflow_task(cx);
-        Ok(())
+        })
     }
 
     /// The cancel request was delivered, or cannot be.
@@ -217,13 +252,25 @@ impl Run {
         initiated_event_id: i64,
         outcome: std::result::Result<(), CancelExternalWorkflowExecutionFailedCause>,
     ) -> Result<()> {
-        let Some(initiated) = self.pending_cancel(initiated_event_id) else {
-            return Ok(());
-        };
+        if let Some(attributes) = self.cancel_outcome(cx, initiated_event_id, outcome) {
+            self.event(cx, attributes);
+            self.schedule_workflow_task(cx);
+        }
+        Ok(())
+    }
+
+    /// The event that a cancel request was delivered, or cannot be; none if it is not under way.
+    pub(crate) fn cancel_outcome(
+        &self,
+        cx: &Cx<'_>,
+        initiated_event_id: i64,
+        outcome: std::result::Result<(), CancelExternalWorkflowExecutionFailedCause>,
+    ) -> Option<Attributes> {
+        let initiated = self.pending_cancel(initiated_event_id)?;
         let namespace = cx.namespace.to_owned();
         let namespace_id = initiated.namespace_id.clone();
         let workflow_execution = initiated.workflow_execution.clone();
-        let attributes = match outcome {
+        Some(match outcome {
             Ok(()) => ExternalWorkflowExecutionCancelRequestedEventAttributes {
                 initiated_event_id,
                 namespace,
@@ -240,10 +287,7 @@ impl Run {
                 ..Default::default()
             }
             .into(),
-        };
-        self.event(cx, attributes);
-        self.schedule_workflow_task(cx);
-        Ok(())
+        })
     }
 
     /// The signal to deliver, where to, and whether only to a child of this run; none if that is
@@ -304,6 +348,7 @@ impl Run {
             initiated: Some(attributes.clone()),
             request_id: self.request_id_of(id),
             time: event.event_time.as_ref().map_or(0, time),
+            approval: None,
         };
         self.state.external_signals.insert(id, signal);
     }
@@ -318,6 +363,7 @@ impl Run {
             initiated: Some(attributes.clone()),
             request_id: self.request_id_of(id),
             time: event.event_time.as_ref().map_or(0, time),
+            approval: None,
         };
         self.state.external_cancels.insert(id, cancel);
     }
@@ -370,15 +416,20 @@ impl Run {
         }
     }
 
-    fn send_to(&mut self, cx: &mut Cx<'_>, to: WorkflowExecution, delivery: Delivery) {
-        let message = OutMessage {
+    /// A message to another workflow.
+    pub(crate) fn message_to(
+        &self,
+        to: Option<&WorkflowExecution>,
+        delivery: Delivery,
+    ) -> OutMessage {
+        let to = to.cloned().unwrap_or_default();
+        OutMessage {
             id: 0,
             namespace_id: self.state.namespace_id.clone(),
             workflow_id: to.workflow_id,
             run_id: to.run_id,
             delivery: Some(delivery),
-        };
-        self.send(cx, message);
+        }
     }
 }
 

@@ -9,23 +9,31 @@
 //! One file per entity: its decisions, and how its events change the state.
 
 pub mod activity;
+pub mod approval;
 pub(crate) mod attempt;
 pub mod backoff;
+pub mod call;
 pub mod child;
 pub mod close;
 pub mod commands;
 pub mod continue_as_new;
+pub mod credential;
 pub mod cron;
 pub mod deadlines;
 pub mod describe;
 pub mod effect;
+pub mod erase;
 pub mod error;
 pub mod external;
 pub mod failure;
+pub mod governance;
 pub mod limits;
 pub mod outbox;
+pub mod pause;
 pub mod properties;
 pub mod record;
+pub(crate) mod refusal;
+pub(crate) mod reported;
 pub(crate) mod request_ids;
 pub mod reset;
 pub mod run;

@@ -103,6 +103,7 @@ impl Run {
             .state
             .children
             .values()
+            .filter(|child| child.approval.as_ref().is_none_or(|of| !of.is_open()))
             .filter_map(|child| {
                 let initiated = child.initiated();
                 let policy = initiated.parent_close_policy();

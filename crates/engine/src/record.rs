@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use crate::state::{Attempt, OutMessage, Sticky, WorkflowTask};
+use crate::state::{Approval, Attempt, OutMessage, Sticky, WorkflowTask};
 
 /// One journal row: the records of one or several runs of one workflow id, which change together.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -29,6 +29,12 @@ pub struct Transition {
     /// Entries of the log that belong to no record: of deleted runs, and of no run.
     #[prost(bytes = "bytes", repeated, tag = "7")]
     pub entries: Vec<Bytes>,
+    /// Entries of the namespace's own chain, about this workflow.
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    pub notes: Vec<Bytes>,
+    /// Runs whose payloads are erased from here on.
+    #[prost(string, repeated, tag = "9")]
+    pub erased_run_ids: Vec<String>,
 }
 
 /// What changed in one run.
@@ -77,7 +83,7 @@ pub struct Step {
     /// What kind.
     #[prost(
         oneof = "StepKind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub kind: Option<StepKind>,
 }
@@ -132,6 +138,95 @@ pub enum StepKind {
     /// The run was reset, and this run came of it.
     #[prost(string, tag = "15")]
     ResetTo(String),
+    /// A policy decided about a tool call or another command, which is counted.
+    #[prost(message, tag = "16")]
+    Decision(Decision),
+    /// The approval that a tool call or another command needs is now this one.
+    #[prost(message, tag = "17")]
+    Approval(ActivityApproval),
+}
+
+/// What a policy decided about a tool call or another command.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Decision {
+    /// The event that scheduled or initiated it, 0 if there is none.
+    #[prost(int64, tag = "1")]
+    pub scheduled_event_id: i64,
+    /// What was decided.
+    #[prost(enumeration = "Verdict", tag = "2")]
+    pub verdict: i32,
+    /// Ids of the policies that decided.
+    #[prost(string, repeated, tag = "3")]
+    pub policies: Vec<String>,
+    /// SHA-256 of the policies in force.
+    #[prost(bytes = "vec", tag = "4")]
+    pub policy_hash: Vec<u8>,
+    /// Activity id; of others the workflow id of the child or the receiver. What is refused is gone after
+    /// the record.
+    #[prost(string, tag = "5")]
+    pub activity_id: String,
+    /// Activity type; of others the workflow type, or the signal's name.
+    #[prost(string, tag = "6")]
+    pub activity_type: String,
+    /// What it was about.
+    #[prost(enumeration = "CallKind", tag = "10")]
+    pub kind: i32,
+    /// Attempt of a local activity.
+    #[prost(int32, tag = "11")]
+    pub attempt: i32,
+    /// Whether the session's type was attested to be resumable.
+    #[prost(bool, tag = "12")]
+    pub attested: bool,
+}
+
+/// What policies decide about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum CallKind {
+    /// An activity.
+    Tool = 0,
+    /// The start of a child.
+    Child = 1,
+    /// A signal to another workflow.
+    Signal = 2,
+    /// A cancel request to another workflow.
+    Cancel = 3,
+    /// A local activity, which has run.
+    Local = 4,
+    /// Going on as a workflow of another type.
+    ContinueAs = 5,
+}
+
+/// What a policy can decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Verdict {
+    /// It may not go on.
+    Deny = 0,
+    /// It may go on.
+    Allow = 1,
+    /// It may go on once people approved.
+    Approval = 2,
+}
+
+/// What people have to say about a tool call or another command, and have said.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ActivityApproval {
+    /// The event that scheduled or initiated it.
+    #[prost(int64, tag = "1")]
+    pub scheduled_event_id: i64,
+    /// Its approval.
+    #[prost(message, optional, tag = "2")]
+    pub approval: Option<Approval>,
+    /// As [`Decision::activity_id`].
+    #[prost(string, tag = "3")]
+    pub activity_id: String,
+    /// As [`Decision::activity_type`].
+    #[prost(string, tag = "4")]
+    pub activity_type: String,
+    /// What it is about.
+    #[prost(enumeration = "CallKind", tag = "10")]
+    pub kind: i32,
 }
 
 /// Names a new run.
@@ -149,6 +244,12 @@ pub struct Begin {
     /// Request id of the start.
     #[prost(string, tag = "4")]
     pub request_id: String,
+    /// Who started the session: whoever started the first run, or the parent's.
+    #[prost(message, optional, tag = "5")]
+    pub initiator: Option<crate::proto::common::Principal>,
+    /// The agents above it, the nearest first.
+    #[prost(string, repeated, tag = "6")]
+    pub agents: Vec<String>,
 }
 
 /// Buffered events with their ids, in their final order.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::error::{Error, Result};
-use crate::proto::common::WorkflowExecution;
+use crate::governance::Stage;
 use crate::proto::enums::{
     ResetReapplyExcludeType, ResetReapplyType, UpdateAdmittedEventOrigin, WorkflowTaskFailedCause,
 };
@@ -24,7 +24,7 @@ use crate::proto::update::Request;
 use crate::proto::workflowservice::ResetWorkflowExecutionRequest;
 use crate::record::{Begin, Fork, StepKind};
 use crate::run::{Cx, Run};
-use crate::state::{Attempt, Branch, Delivery, OutMessage, RunState, WorkflowTask};
+use crate::state::{Attempt, Branch, RunState, WorkflowTask};
 use crate::time::span;
 use crate::update::Admitted;
 
@@ -271,56 +271,19 @@ impl Run {
         self.event(cx, attributes);
     }
 
-    /// Asks again for everything that the shared history leaves under way. Receivers know the
-    /// requests they have had.
+    /// Asks again for everything that the shared history leaves under way, policies first. Receivers know
+    /// the requests they have had.
     fn offer_again(&mut self, cx: &mut Cx<'_>) {
         for (&id, activity) in &self.state.activities {
             cx.effects
                 .extend(self.activity_effect(id, activity, cx.now));
         }
-        for message in self.unsent_messages() {
-            self.send(cx, message);
-        }
-    }
-
-    fn unsent_messages(&self) -> Vec<OutMessage> {
-        let state = &self.state;
-        let starts = state
-            .children
-            .iter()
-            .filter(|(_, child)| !child.is_started())
-            .map(|(&id, child)| {
-                let child = child.initiated();
-                OutMessage {
-                    namespace_id: child.namespace_id.clone(),
-                    workflow_id: child.workflow_id.clone(),
-                    delivery: Some(Delivery::StartChild(id)),
-                    ..OutMessage::default()
-                }
-            });
-        let to = |execution: Option<&WorkflowExecution>, delivery| {
-            let execution = execution.cloned().unwrap_or_default();
-            OutMessage {
-                namespace_id: state.namespace_id.clone(),
-                workflow_id: execution.workflow_id,
-                run_id: execution.run_id,
-                delivery: Some(delivery),
-                ..OutMessage::default()
+        let unsent = self.state.messages_under_way().map(|(id, _)| id);
+        for id in unsent.collect::<Vec<_>>() {
+            if self.may_run(cx, id, Stage::Dispatch) {
+                self.dispatch(cx, id);
             }
-        };
-        let signals = state.external_signals.iter().filter_map(|(&id, signal)| {
-            Some(to(
-                signal.initiated.as_ref()?.workflow_execution.as_ref(),
-                Delivery::Signal(id),
-            ))
-        });
-        let cancels = state.external_cancels.iter().filter_map(|(&id, cancel)| {
-            Some(to(
-                cancel.initiated.as_ref()?.workflow_execution.as_ref(),
-                Delivery::Cancel(id),
-            ))
-        });
-        starts.chain(signals).chain(cancels).collect()
+        }
     }
 }
 
@@ -363,6 +326,8 @@ fn replay(base: &RunState, plan: &ResetPlan) -> Result<Run> {
         workflow_id: base.workflow_id.clone(),
         run_id: base.run_id.clone(),
         request_id: base.start_request_id.clone(),
+        initiator: base.initiator.clone(),
+        agents: base.agents.clone(),
     }))?;
     let finish = plan.request.workflow_task_finish_event_id;
     let mut owners = plan.ancestors.iter().peekable();
@@ -406,6 +371,10 @@ fn correct_state(
     state.run_id = run_id.to_owned();
     state.n = 0;
     state.reset_from_run_id.clone_from(&base.run_id);
+    // What was done is done.
+    state.tool_calls.clone_from(&base.tool_calls);
+    state.children_started.clone_from(&base.children_started);
+    state.tool_calls_until = state.next_event_id - 1;
     state.ancestors.clone_from(&plan.ancestors);
     if !plan.request.request_id.is_empty() {
         // By which a repeated reset is recognised; that of the start is among the request ids.

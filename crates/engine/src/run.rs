@@ -5,9 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use prost::Message;
 
+use crate::credential::Terms;
 use crate::effect::Effect;
 use crate::error::{Error, Result};
+use crate::governance::Governor;
 use crate::limits::Limits;
+use crate::proto::common::Principal;
 use crate::proto::history::{HistoryEvent, history_event::Attributes};
 use crate::record::{Cause, Flush, RunRecord, Step, StepKind};
 use crate::state::{OutMessage, RunState, WorkflowTask};
@@ -42,6 +45,10 @@ pub struct Cx<'a> {
     pub namespaces: &'a dyn Namespaces,
     /// Name of the run's namespace.
     pub namespace: &'a str,
+    /// Decides what agents may do; none if nothing is governed.
+    pub governor: Option<&'a dyn Governor>,
+    /// What credentials attempts of activities are given; none if they get none.
+    pub credentials: Option<&'a Terms>,
     /// Who and what causes it.
     pub cause: Cause,
     /// What to do after the commit.
@@ -66,10 +73,20 @@ impl<'a> Cx<'a> {
             limits,
             namespaces,
             namespace,
+            governor: None,
+            credentials: None,
             cause,
             effects: Vec::new(),
             new_runs: Vec::new(),
         }
+    }
+
+    /// Whoever causes it; none for the server itself.
+    pub fn caller(&self) -> Option<Principal> {
+        (!self.cause.authentication.is_empty()).then(|| Principal {
+            r#type: self.cause.authentication.clone(),
+            name: self.cause.principal.clone(),
+        })
     }
 }
 
@@ -123,8 +140,18 @@ impl Run {
 
     /// Applies a stored record: what replaying the journal does.
     pub fn apply_record(&mut self, record: &RunRecord) -> Result<()> {
+        self.apply_record_seeing(record, &mut |_, _| {})
+    }
+
+    /// The same. `see` is shown each step, with the state before it.
+    pub fn apply_record_seeing(
+        &mut self,
+        record: &RunRecord,
+        see: &mut dyn FnMut(&RunState, &StepKind),
+    ) -> Result<()> {
         for step in &record.steps {
             if let Some(kind) = &step.kind {
+                see(&self.state, kind);
                 self.apply(kind)?;
             }
         }
@@ -180,7 +207,17 @@ impl Run {
     /// Adds an event to the buffer although no workflow task is started: it gets its place when the
     /// next one is scheduled.
     pub(crate) fn buffer_event(&mut self, cx: &Cx<'_>, attributes: Attributes) {
-        self.add_event(cx, attributes, true, |_| {});
+        self.buffer_event_with(cx, attributes, |_| {});
+    }
+
+    /// [`Run::buffer_event`], with a chance to set what is not in the attributes.
+    pub(crate) fn buffer_event_with(
+        &mut self,
+        cx: &Cx<'_>,
+        attributes: Attributes,
+        adorn: impl FnOnce(&mut HistoryEvent),
+    ) -> i64 {
+        self.add_event(cx, attributes, true, adorn)
     }
 
     fn add_event(
@@ -200,15 +237,9 @@ impl Run {
             event_type: attributes.event_type() as i32,
             task_id: task_id(self.state.next_event_id),
             attributes: Some(attributes),
-            principal: Some(crate::proto::common::Principal {
-                r#type: cx.cause.authentication.clone(),
-                name: cx.cause.principal.clone(),
-            }),
+            principal: cx.caller(),
             ..HistoryEvent::default()
         };
-        if cx.cause.authentication.is_empty() {
-            event.principal = None;
-        }
         adorn(&mut event);
         let bytes = Bytes::from(event.encode_to_vec());
         let kind = if buffer {
@@ -275,6 +306,8 @@ impl Run {
                     workflow_id: begin.workflow_id.clone(),
                     run_id: begin.run_id.clone(),
                     start_request_id: begin.request_id.clone(),
+                    initiator: begin.initiator.clone(),
+                    agents: begin.agents.clone(),
                     status: crate::proto::enums::WorkflowExecutionStatus::Running as i32,
                     next_event_id: 1,
                     next_message: 1,
@@ -302,6 +335,8 @@ impl Run {
                     activity.attempt.clone_from(&change.attempt);
                 }
             }
+            StepKind::Decision(decision) => self.apply_decision(decision),
+            StepKind::Approval(change) => self.apply_approval(change),
             StepKind::Sticky(sticky) => {
                 self.state.sticky = (!sticky.queue.is_empty()).then(|| sticky.clone());
             }
@@ -479,6 +514,8 @@ impl Run {
             A::WorkflowExecutionOptionsUpdatedEventAttributes(a) => {
                 self.apply_options_updated(id, a)
             }
+            A::WorkflowExecutionPausedEventAttributes(a) => self.apply_paused(event, a),
+            A::WorkflowExecutionUnpausedEventAttributes(_) => self.apply_unpaused(event),
             _ => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::effect::Effect;
 use crate::error::{Error, Result};
-use crate::proto::common::Link;
+use crate::proto::common::{Link, Principal};
 use crate::proto::enums::{
     EventType, WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
@@ -32,6 +32,10 @@ pub struct StartRun {
     pub links: Vec<Link>,
     /// How long the first workflow task is held back.
     pub delay: Span,
+    /// Who started the session that this continues or belongs to; none for whoever causes it now.
+    pub initiator: Option<Principal>,
+    /// The agents above it: `<namespace>/<workflow type>`, the nearest first.
+    pub agents: Vec<String>,
 }
 
 /// What to do about the run that a start request finds.
@@ -105,11 +109,14 @@ impl Run {
     /// Begins a run without its first workflow task, for a start that comes with a signal.
     pub fn begin(cx: &mut Cx<'_>, start: StartRun) -> Self {
         let mut run = Self::default();
+        let initiator = start.initiator.or_else(|| cx.caller());
         run.step(StepKind::Begin(Begin {
             namespace_id: start.namespace_id,
             workflow_id: start.workflow_id.clone(),
             run_id: start.run_id.clone(),
             request_id: start.request_id,
+            initiator,
+            agents: start.agents,
         }));
         let mut attributes = start.attributes;
         attributes.workflow_id = start.workflow_id;

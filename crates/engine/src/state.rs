@@ -165,6 +165,47 @@ pub struct RunState {
     /// The secret from which the salts of the run's payloads are derived.
     #[prost(bytes = "bytes", tag = "52")]
     pub salt: bytes::Bytes,
+    /// The run's payloads were erased: its own events are skeletons, and it has no records.
+    #[prost(bool, tag = "53")]
+    pub erased: bool,
+    /// Who started the session: whoever started the first run, or the parent's.
+    #[prost(message, optional, tag = "54")]
+    pub initiator: Option<common::Principal>,
+    /// The agents above it: `<namespace>/<workflow type>` of its parent, of the parent's parent, and so on.
+    #[prost(string, repeated, tag = "85")]
+    pub agents: Vec<String>,
+    /// How often each tool was called, as far as policies decided it.
+    #[prost(btree_map = "string, int64", tag = "55")]
+    pub tool_calls: std::collections::BTreeMap<String, i64>,
+    /// The newest call of any kind that was counted: its event.
+    #[prost(int64, tag = "56")]
+    pub tool_calls_until: i64,
+    /// How many children of each type were started, as far as policies decided it.
+    #[prost(btree_map = "string, int64", tag = "80")]
+    pub children_started: std::collections::BTreeMap<String, i64>,
+    /// Why nothing of it is handed out, while it is paused.
+    #[prost(message, optional, tag = "70")]
+    pub pause: Option<Pause>,
+}
+
+/// Who paused a run, when and why.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Pause {
+    /// When.
+    #[prost(int64, tag = "1")]
+    pub time: i64,
+    /// Who, as authenticated; none for the server itself.
+    #[prost(message, optional, tag = "2")]
+    pub principal: Option<common::Principal>,
+    /// Who, as the caller names itself.
+    #[prost(string, tag = "3")]
+    pub identity: String,
+    /// Why.
+    #[prost(string, tag = "4")]
+    pub reason: String,
+    /// Id of the request.
+    #[prost(string, tag = "5")]
+    pub request_id: String,
 }
 
 /// A request that a run remembers.
@@ -274,6 +315,64 @@ pub struct Activity {
     /// Event that requested its cancellation, 0 for none.
     #[prost(int64, tag = "4")]
     pub cancel_requested_event_id: i64,
+    /// The approval that it needs, or needed.
+    #[prost(message, optional, tag = "5")]
+    pub approval: Option<Approval>,
+}
+
+/// What people have to say before a tool call, or another command, may go on, and have said.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Approval {
+    /// When it was asked for.
+    #[prost(int64, tag = "1")]
+    pub requested: i64,
+    /// When the call is refused, if it still waits.
+    #[prost(int64, tag = "2")]
+    pub expires: i64,
+    /// So many people have to approve.
+    #[prost(uint32, tag = "3")]
+    pub quorum: u32,
+    /// Groups that have to be among them; none for anybody.
+    #[prost(string, repeated, tag = "4")]
+    pub groups: Vec<String>,
+    /// What it is for: the digest of the call.
+    #[prost(bytes = "vec", tag = "5")]
+    pub digest: Vec<u8>,
+    /// Ids of the policies that ask for it.
+    #[prost(string, repeated, tag = "6")]
+    pub policies: Vec<String>,
+    /// SHA-256 of the policies in force then.
+    #[prost(bytes = "vec", tag = "7")]
+    pub policy_hash: Vec<u8>,
+    /// Votes, oldest first.
+    #[prost(message, repeated, tag = "8")]
+    pub votes: Vec<Vote>,
+    /// When the call was released, 0 while it waits.
+    #[prost(int64, tag = "9")]
+    pub released: i64,
+}
+
+/// What one person said.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Vote {
+    /// Who.
+    #[prost(string, tag = "1")]
+    pub principal: String,
+    /// How they were authenticated.
+    #[prost(string, tag = "2")]
+    pub authentication: String,
+    /// Groups that they were in.
+    #[prost(string, repeated, tag = "3")]
+    pub groups: Vec<String>,
+    /// Whether they approve.
+    #[prost(bool, tag = "4")]
+    pub approves: bool,
+    /// Why.
+    #[prost(string, tag = "5")]
+    pub comment: String,
+    /// When.
+    #[prost(int64, tag = "6")]
+    pub time: i64,
 }
 
 /// One attempt of an activity; none of this is in history before the activity closes.
@@ -316,6 +415,23 @@ pub struct Attempt {
     /// When an attempt was last handed out.
     #[prost(int64, tag = "13")]
     pub last_started_time: i64,
+    /// The credential that it was handed out with.
+    #[prost(message, optional, tag = "14")]
+    pub credential: Option<Credential>,
+}
+
+/// What is known of a credential. The token itself is nowhere.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Credential {
+    /// Its id (`jti`).
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// For whom it is.
+    #[prost(string, tag = "2")]
+    pub audience: String,
+    /// When it expires: a whole second.
+    #[prost(int64, tag = "3")]
+    pub expires: i64,
 }
 
 /// A pending timer.
@@ -347,6 +463,9 @@ pub struct Child {
     /// Summary and details, until it is started.
     #[prost(message, optional, tag = "5")]
     pub user_metadata: Option<sdk::UserMetadata>,
+    /// The approval that its start needs, or needed.
+    #[prost(message, optional, tag = "10")]
+    pub approval: Option<Approval>,
 }
 
 /// A signal to another workflow that is under way.
@@ -358,9 +477,12 @@ pub struct ExternalSignal {
     /// Request id, minted at initiation.
     #[prost(string, tag = "2")]
     pub request_id: String,
-    /// When it was initiated.
+    /// When it was sent: when it was initiated, or released.
     #[prost(int64, tag = "3")]
     pub time: i64,
+    /// The approval that it needs, or needed.
+    #[prost(message, optional, tag = "10")]
+    pub approval: Option<Approval>,
 }
 
 /// A cancel request to another workflow that is under way.
@@ -372,9 +494,12 @@ pub struct ExternalCancel {
     /// Request id, minted at initiation.
     #[prost(string, tag = "2")]
     pub request_id: String,
-    /// When it was initiated.
+    /// When it was sent: when it was initiated, or released.
     #[prost(int64, tag = "3")]
     pub time: i64,
+    /// The approval that it needs, or needed.
+    #[prost(message, optional, tag = "10")]
+    pub approval: Option<Approval>,
 }
 
 /// An update that the workflow accepted.

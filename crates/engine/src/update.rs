@@ -7,7 +7,7 @@
 use crate::effect::Effect;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::proto::enums::{EventType, WorkflowExecutionStatus};
+use crate::proto::enums::EventType;
 use crate::proto::failure::{ApplicationFailureInfo, Failure, failure::FailureInfo};
 use crate::proto::history::{
     WorkflowExecutionUpdateAcceptedEventAttributes, WorkflowExecutionUpdateCompletedEventAttributes,
@@ -122,7 +122,7 @@ impl Run {
         if !self.state.is_running() {
             return Err(Error::completed());
         }
-        if self.state.status == WorkflowExecutionStatus::Paused as i32 {
+        if self.state.paused().is_some() {
             return Err(Error::FailedPrecondition(
                 "Workflow is paused. Cannot update the workflow.".into(),
             ));

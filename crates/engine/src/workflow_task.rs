@@ -152,6 +152,9 @@ impl Run {
         else {
             return Err(Error::NotFound("Workflow task not found.".into()));
         };
+        if self.state.paused().is_some() {
+            return Err(Error::NotFound("the workflow is paused".into()));
+        }
         let moved_on = task.scheduled_event_id != self.state.next_event_id;
         if !task.in_history && !task.speculative && moved_on {
             // Something happened since the transient task was scheduled: it is a first attempt at
@@ -358,6 +361,7 @@ impl Run {
             Some(task) if task.started_event_id != 0 => {
                 Some(task.started_time.saturating_add(task.timeout))
             }
+            Some(task) if task.sticky && self.state.paused().is_some() => None,
             Some(task) if task.sticky => self
                 .state
                 .sticky

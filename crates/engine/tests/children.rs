@@ -293,6 +293,10 @@ fn a_start_that_comes_again_is_known_to_the_runs_that_continue_the_child() {
         chain.push(child.run.state.clone());
     }
     for state in &chain {
+        assert_eq!(
+            state.agents, request.agents,
+            "runs that continue it are under the same"
+        );
         assert_eq!(request.began(state), Some(CHILD_RUN.into()));
         assert_eq!(other.began(state), None);
     }
@@ -587,6 +591,22 @@ fn what_a_child_command_leaves_open_comes_from_the_parent_and_the_limits() {
         parent.run.child_start_request(4).is_none(),
         "there is no such child"
     );
+}
+
+#[test]
+fn a_child_knows_the_agents_above_it() {
+    let mut run = Driver::start();
+    let mut above: Vec<String> = Vec::new();
+    for depth in 1..13 {
+        assert_eq!(run.run.state.agents, above);
+        let own = format!("default/{}", run.run.state.workflow_type());
+        above.insert(0, own);
+        above.truncate(10);
+        run.command(vec![child_command("child").into_command()]);
+        let request = run.run.child_start_request(5).expect("to be started");
+        run = drive(request.into_start_run(uuid(100 + depth), run.now), run.now);
+    }
+    assert_eq!(run.run.state.agents.len(), 10);
 }
 
 #[test]

@@ -61,6 +61,7 @@ fn verify_bundle(entries: usize) {
         log: &[log_key(1).verifier().clone()],
         witnesses: &[witness().verifier().clone()],
         quorum: 1,
+        earlier: None,
     };
     let start = Instant::now();
     let report = verify(Cursor::new(&bundle), &trust, &Limits::default());

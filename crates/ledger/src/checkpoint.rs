@@ -56,6 +56,15 @@ pub struct Cosignature<'a> {
     pub time_s: u64,
 }
 
+/// The parts of an origin: what the logs of one namespace have in common, and which of them it is. A log
+/// that is begun anew has `~2`, `~3` and so on at its end.
+pub fn generation(origin: &str) -> (&str, u64) {
+    origin
+        .rsplit_once('~')
+        .and_then(|(base, number)| Some((base, parse_decimal(number).filter(|of| *of > 1)?)))
+        .unwrap_or((origin, 1))
+}
+
 impl Checkpoint {
     /// Reads the text of a checkpoint. What it accepts, it writes again in the same bytes.
     pub fn parse(text: &str) -> Result<Self, CheckpointError> {

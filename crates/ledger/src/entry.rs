@@ -4,6 +4,8 @@
 //! 1, 2, 3… and each holds the leaf hash of the one before it; entries that belong to no run form
 //! such a chain for each namespace.
 
+mod governance;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -11,6 +13,8 @@ use serde::Deserialize;
 
 use crate::Hash;
 use crate::json::Object;
+
+pub use governance::{ApprovalItem, CredentialItem, DecisionItem, VoteItem};
 
 /// The version of the format.
 pub const VERSION: i64 = 1;
@@ -25,8 +29,10 @@ pub const MAX_ITEMS: usize = 200;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Entry<'a> {
-    /// Attempts of activities that changed: handed out, failed, timed out, sent a heartbeat.
+    /// Approvals of tool calls that changed: asked for, voted on, given.
     #[serde(borrow)]
+    pub approvals: Vec<ApprovalItem<'a>>,
+    /// Attempts of activities that changed: handed out, failed, timed out, sent a heartbeat.
     pub attempts: Vec<AttemptItem<'a>>,
     /// Events that happened while a worker had the workflow task: they get their place in history
     /// in a later entry.
@@ -35,6 +41,8 @@ pub struct Entry<'a> {
     pub cause: Cause<'a>,
     /// The status that the run ended with.
     pub closed: Cow<'a, str>,
+    /// What policies decided.
+    pub decisions: Vec<DecisionItem<'a>>,
     /// The run was deleted: nothing of it is kept but the log.
     pub deleted: bool,
     /// Events of history that there are too many of to list.
@@ -49,7 +57,7 @@ pub struct Entry<'a> {
     pub note: Option<Note<'a>>,
     /// Namespace name.
     pub ns: Cow<'a, str>,
-    /// Attempts and buffered events that there was no room for.
+    /// Approvals, attempts, buffered events and decisions that there was no room for.
     pub omitted: u64,
     /// Leaf hash of the entry before it in its chain; none in the first.
     #[serde(deserialize_with = "optional_hash")]
@@ -127,6 +135,9 @@ pub struct AttemptItem<'a> {
     pub activity_type: Cow<'a, str>,
     /// Number of the attempt: 1, 2, 3….
     pub attempt: i64,
+    /// The credential that it was handed out with.
+    #[serde(borrow)]
+    pub credential: Option<CredentialItem<'a>>,
     /// What the attempt before it failed with: `application/<type>`, `timeout/<kind>`, ….
     pub last_failure: Cow<'a, str>,
     /// The event that scheduled the activity.
@@ -206,10 +217,16 @@ impl<'a> Entry<'a> {
     /// Appends the entry's canonical JSON.
     pub fn write(&self, out: &mut String) {
         let mut entry = Object::begin(out);
+        entry.objects("approvals", &self.approvals, |object, item| {
+            item.write(object);
+        });
         entry.objects("attempts", &self.attempts, |object, item| {
             object.string("activity_id", &item.activity_id);
             object.string("activity_type", &item.activity_type);
             object.number("attempt", item.attempt);
+            if let Some(credential) = &item.credential {
+                object.object("credential", |object| credential.write(object));
+            }
             object.string_unless_empty("last_failure", &item.last_failure);
             object.number("scheduled_event_id", item.scheduled_event_id);
             object.string("state", &item.state);
@@ -225,6 +242,9 @@ impl<'a> Entry<'a> {
             object.string("principal", &self.cause.principal);
         });
         entry.string_unless_empty("closed", &self.closed);
+        entry.objects("decisions", &self.decisions, |object, item| {
+            item.write(object);
+        });
         if self.deleted {
             entry.flag("deleted");
         }
@@ -288,14 +308,29 @@ impl fmt::Display for Time {
         let seconds = self.0.div_euclid(SECOND);
         let (year, month, day) = civil(seconds.div_euclid(DAY));
         let second = seconds.rem_euclid(DAY);
-        write!(
-            f,
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:09}Z",
-            second / 3600,
-            second / 60 % 60,
-            second % 60,
-            self.0.rem_euclid(SECOND)
-        )
+        // By hand: it is in each entry, and formatting eight numbers takes longer than hashing it.
+        let mut text = *b"0000-00-00T00:00:00.000000000Z";
+        for (range, number) in [
+            (0..4, year),
+            (5..7, month),
+            (8..10, day),
+            (11..13, second / 3600),
+            (14..16, second / 60 % 60),
+            (17..19, second % 60),
+            (20..29, self.0.rem_euclid(SECOND)),
+        ] {
+            digits(&mut text[range], number);
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// Writes a number that is not negative with leading zeros. 64 bits of nanoseconds are years of four
+/// digits.
+fn digits(text: &mut [u8], mut number: i64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10).unsigned_abs() as u8;
+        number /= 10;
     }
 }
 
@@ -345,6 +380,12 @@ impl std::str::FromStr for Time {
             true => Ok(time),
             false => Err(ERROR),
         }
+    }
+}
+
+impl serde::Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -419,10 +460,42 @@ mod tests {
     #[test]
     fn with_everything_in_it_is_read_again() {
         let full = Entry {
+            approvals: vec![ApprovalItem {
+                activity_id: "3".into(),
+                activity_type: "refund".into(),
+                digest: Hash::of(b"call"),
+                expires: Time(1_700_000_000_000_000_000),
+                groups: vec!["finance".into(), "risk".into()],
+                kind: "signal".into(),
+                quorum: 2,
+                released: true,
+                scheduled_event_id: 5,
+                votes: vec![VoteItem {
+                    answer: "approve".into(),
+                    auth: "oidc".into(),
+                    by: "bob".into(),
+                    groups: vec!["finance".into()],
+                    t: Time(1_700_000_000_000_000_001),
+                }],
+            }],
+            decisions: vec![DecisionItem {
+                activity_id: "3".into(),
+                activity_type: "refund".into(),
+                answer: "approval".into(),
+                kind: "child".into(),
+                policies: vec!["refunds".into()],
+                policy_hash: Hash::of(b"policies"),
+                scheduled_event_id: 5,
+            }],
             attempts: vec![AttemptItem {
                 activity_id: "3".into(),
                 activity_type: "charge".into(),
                 attempt: 2,
+                credential: Some(CredentialItem {
+                    audience: "https://pay.example".into(),
+                    expires: Time(1_700_000_900_000_000_000),
+                    jti: "an id".into(),
+                }),
                 last_failure: "timeout/HEARTBEAT".into(),
                 scheduled_event_id: 5,
                 state: "started".into(),

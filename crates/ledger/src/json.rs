@@ -83,6 +83,19 @@ impl<'a> Object<'a> {
         out.push(']');
     }
 
+    /// A list of strings; left out if it is empty.
+    pub(crate) fn strings(&mut self, key: &'static str, items: &[impl AsRef<str>]) {
+        if items.is_empty() {
+            return;
+        }
+        let out = self.key(key);
+        for (place, item) in items.iter().enumerate() {
+            out.push(if place == 0 { '[' } else { ',' });
+            string(out, item.as_ref());
+        }
+        out.push(']');
+    }
+
     fn key(&mut self, key: &'static str) -> &mut String {
         #[cfg(debug_assertions)]
         {

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::entry::{AttemptItem, Note};
+use crate::entry::{ApprovalItem, AttemptItem, DecisionItem, Note};
 use crate::{Entry, Hash};
 
 /// The version of the schema that events name. What they use is in it and in all later 1.x.
@@ -132,6 +132,7 @@ fn activity(entry: &Entry<'_>) -> Activity {
             Some("registered") => Activity::Create,
             Some("changed") => Activity::Update,
             Some("deleted" | "erased") => Activity::Delete,
+            _ if note.what.starts_with("read/") => Activity::Read,
             _ => Activity::Other,
         };
     }
@@ -152,6 +153,7 @@ fn severity(entry: &Entry<'_>) -> Severity {
         return match note.what.as_ref() {
             "evidence/key-changed" | "evidence/log-restarted" => Severity::High,
             "namespace/registered" => Severity::Informational,
+            what if what.starts_with("read/") => Severity::Informational,
             _ => Severity::Low,
         };
     }
@@ -222,11 +224,15 @@ fn or_unknown(name: &str) -> &str {
     }
 }
 
+/// Calls that are not of the Temporal API.
+const HTTP_CALLS: &[&str] = &["DecideApproval", "EraseEvidence", "ExportEvidence"];
+
 fn api(entry: &Entry<'_>) -> Value {
     let call = entry.cause.call.as_ref();
     let service = match call {
         _ if call.contains('/') => SERVER,
         _ if OPERATOR_METHODS.contains(&call) => "temporal.api.operatorservice.v1.OperatorService",
+        _ if HTTP_CALLS.contains(&call) => SERVER,
         _ => "temporal.api.workflowservice.v1.WorkflowService",
     };
     json!({ "operation": call, "service": { "name": service } })
@@ -341,6 +347,16 @@ fn unmapped(entry: &Entry<'_>) -> Value {
         buffered.map(|event| event.event_type.as_ref().into()),
     );
     insert_list(&mut of, "attempts", entry.attempts.iter().map(of_attempt));
+    insert_list(
+        &mut of,
+        "decisions",
+        entry.decisions.iter().map(of_decision),
+    );
+    insert_list(
+        &mut of,
+        "approvals",
+        entry.approvals.iter().map(of_approval),
+    );
     of.into()
 }
 
@@ -349,6 +365,47 @@ fn insert_list(of: &mut Map<String, Value>, key: &str, values: impl Iterator<Ite
     if !values.is_empty() {
         of.insert(key.into(), values.into());
     }
+}
+
+fn of_decision(item: &DecisionItem<'_>) -> Value {
+    with_kind(
+        &item.kind,
+        json!({
+            "activity_id": item.activity_id,
+            "activity_type": item.activity_type,
+            "answer": item.answer,
+            "policies": item.policies,
+            "policy_hash": item.policy_hash.to_string(),
+            "scheduled_event_id": item.scheduled_event_id,
+        }),
+    )
+}
+
+/// What is no tool call says what it is.
+fn with_kind(kind: &str, mut of: Value) -> Value {
+    if !kind.is_empty() {
+        of["kind"] = kind.into();
+    }
+    of
+}
+
+fn of_approval(item: &ApprovalItem<'_>) -> Value {
+    let votes = item.votes.iter().map(|vote| {
+        json!({ "answer": vote.answer, "by": vote.by, "auth": vote.auth, "groups": vote.groups })
+    });
+    with_kind(
+        &item.kind,
+        json!({
+            "activity_id": item.activity_id,
+            "activity_type": item.activity_type,
+            "digest": item.digest.to_string(),
+            "groups": item.groups,
+            "quorum": item.quorum,
+            "released": item.released,
+            "scheduled_event_id": item.scheduled_event_id,
+            "votes": votes.collect::<Vec<_>>(),
+        }),
+    )
 }
 
 fn of_attempt(item: &AttemptItem<'_>) -> Value {
@@ -366,6 +423,13 @@ fn of_attempt(item: &AttemptItem<'_>) -> Value {
         if !text.is_empty() {
             value[key] = text.as_ref().into();
         }
+    }
+    if let Some(credential) = &item.credential {
+        value["credential"] = json!({
+            "audience": credential.audience,
+            "expires": credential.expires.to_string(),
+            "jti": credential.jti,
+        });
     }
     value
 }

@@ -15,17 +15,14 @@
 //! of the message, which no encoded message can be mistaken for: no field has the number 0. Nobody
 //! needs to know the message's type to check one.
 
-use std::collections::HashMap;
-
 use sha2::{Digest, Sha256};
 
 use crate::Hash;
 
+pub use crate::shapes::{Content, FieldShape, Fields, MessageShape, Shapes, put_field};
+
 /// The first byte of a skeleton.
 const MARK: u8 = 0;
-
-/// Messages nested deeper than this are not looked into: what is there is hashed as it is.
-const MAX_DEPTH: usize = 100;
 
 /// A run's secret, from which the salts of its payloads are derived. Without it digests say nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,216 +238,12 @@ fn write_with(
     Ok(())
 }
 
-/// Which fields of which messages hold payloads: the part of a schema that finding spans takes.
-#[derive(Debug, Default)]
-pub struct Shapes {
-    messages: Vec<Shape>,
-    by_name: HashMap<String, usize>,
-}
-
-/// The fields of one message that matter, sorted by number.
-type Shape = Vec<(u32, Field)>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    /// A span.
-    Payload,
-    /// A message that may contain some, by its place in `messages`.
-    Message(usize),
-}
-
-/// A field of a message, as a schema describes it.
-#[derive(Clone, Debug)]
-pub struct FieldShape {
-    /// Full name of the message that it belongs to.
-    pub message: String,
-    /// Its number.
-    pub number: u32,
-    /// Full name of the message that it holds, if it holds one.
-    pub holds: Option<String>,
-    /// Whether its bytes are a payload.
-    pub is_payload: bool,
-}
-
-impl Shapes {
-    /// Made of all fields of all messages. Only those on a way to a payload are kept.
-    pub fn new(fields: impl IntoIterator<Item = FieldShape>) -> Self {
-        let mut shapes = Self::default();
-        for field in fields {
-            let of = shapes.place(&field.message);
-            let kind = match (&field.holds, field.is_payload) {
-                (_, true) => Field::Payload,
-                (Some(name), _) => Field::Message(shapes.place(name)),
-                (None, _) => continue,
-            };
-            shapes.messages[of].push((field.number, kind));
-        }
-        shapes.drop_dead_ends();
-        for shape in &mut shapes.messages {
-            shape.sort_unstable_by_key(|(number, _)| *number);
-        }
-        shapes
-    }
-
-    /// The place of a message for [`Shapes::spans`]; none if it is unknown.
-    pub fn find(&self, name: &str) -> Option<MessageShape> {
-        self.by_name.get(name).map(|place| MessageShape(*place))
-    }
-
-    /// Finds the payloads in an encoded message, in order, and adds them to `spans`. What is not
-    /// valid protobuf has none from there on.
-    pub fn spans(&self, message: &[u8], shape: MessageShape, spans: &mut Vec<Span>) {
-        // An encoded message has less than 4 GiB.
-        if u32::try_from(message.len()).is_ok() {
-            self.walk(message, 0, shape.0, 0, spans);
-        }
-    }
-
-    fn walk(
-        &self,
-        message: &[u8],
-        base: usize,
-        place: usize,
-        depth: usize,
-        spans: &mut Vec<Span>,
-    ) -> Option<()> {
-        let shape = self.messages.get(place)?;
-        if shape.is_empty() || depth > MAX_DEPTH {
-            return Some(());
-        }
-        let mut at = 0;
-        while at < message.len() {
-            let tag = varint(message, &mut at)?;
-            let length = match tag & 7 {
-                0 => {
-                    varint(message, &mut at)?;
-                    continue;
-                }
-                1 => 8,
-                2 => usize::try_from(varint(message, &mut at)?).ok()?,
-                5 => 4,
-                _ => return None,
-            };
-            let end = at.checked_add(length)?;
-            let content = message.get(at..end)?;
-            if tag & 7 == 2 && length > 0 {
-                let number = u32::try_from(tag >> 3).ok()?;
-                match shape.iter().find(|(of, _)| *of == number) {
-                    Some((_, Field::Payload)) => spans.push(Span {
-                        offset: u32::try_from(base + at).ok()?,
-                        length: u32::try_from(length).ok()?,
-                    }),
-                    Some((_, Field::Message(inner))) => {
-                        self.walk(content, base + at, *inner, depth + 1, spans)?;
-                    }
-                    None => {}
-                }
-            }
-            at = end;
-        }
-        Some(())
-    }
-
-    fn place(&mut self, name: &str) -> usize {
-        if let Some(place) = self.by_name.get(name) {
-            return *place;
-        }
-        self.messages.push(Shape::new());
-        let place = self.messages.len() - 1;
-        self.by_name.insert(name.to_owned(), place);
-        place
-    }
-
-    /// Leaves out fields that lead to no payload, so that most of a message is skipped, not walked.
-    fn drop_dead_ends(&mut self) {
-        let mut alive: Vec<bool> = vec![false; self.messages.len()];
-        loop {
-            let before = alive.iter().filter(|alive| **alive).count();
-            for (place, shape) in self.messages.iter().enumerate() {
-                alive[place] |= shape.iter().any(|(_, field)| match field {
-                    Field::Payload => true,
-                    Field::Message(inner) => alive[*inner],
-                });
-            }
-            if alive.iter().filter(|alive| **alive).count() == before {
-                break;
-            }
-        }
-        for shape in &mut self.messages {
-            shape.retain(|(_, field)| match field {
-                Field::Payload => true,
-                Field::Message(inner) => alive[*inner],
-            });
-        }
-    }
-}
-
-/// The shape of one message of a [`Shapes`].
-#[derive(Clone, Copy, Debug)]
-pub struct MessageShape(usize);
-
-pub(crate) fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *bytes.get(*at)?;
-        *at += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::fixture::spans_of;
 
     const KEY: SaltKey = SaltKey([7; 32]);
-
-    /// `Outer { 1: Inner { 2: payload }, 3: text }`, and `Outer` in `Outer` as field 4.
-    fn shapes() -> Shapes {
-        let field = |message: &str, number, holds: Option<&str>, is_payload| FieldShape {
-            message: message.to_owned(),
-            number,
-            holds: holds.map(str::to_owned),
-            is_payload,
-        };
-        Shapes::new([
-            field("Outer", 1, Some("Inner"), false),
-            field("Outer", 3, None, false),
-            field("Outer", 4, Some("Outer"), false),
-            field("Outer", 5, Some("Dull"), false),
-            field("Dull", 1, Some("Dull"), false),
-            field("Inner", 1, None, false),
-            field("Inner", 2, None, true),
-        ])
-    }
-
-    fn spans_of(message: &[u8]) -> Vec<Span> {
-        let shapes = shapes();
-        let mut spans = Vec::new();
-        let outer = shapes.find("Outer").expect("it is there");
-        shapes.spans(message, outer, &mut spans);
-        spans
-    }
-
-    #[test]
-    fn finds_payloads_at_any_depth_and_skips_the_rest() {
-        //             text "hi"      Inner { payload "abc" }        Outer { Inner { payload "z" } }
-        let message = b"\x1a\x02hi\x0a\x05\x12\x03abc\x22\x05\x0a\x03\x12\x01z\x2a\x02\x0a\x00";
-        let found = spans_of(message);
-        let texts: Vec<&[u8]> = found
-            .iter()
-            .map(|span| &message[span.offset as usize..][..span.length as usize])
-            .collect();
-        assert_eq!(texts, [b"abc".as_slice(), b"z".as_slice()]);
-    }
-
-    #[test]
-    fn an_empty_payload_is_no_span() {
-        assert_eq!(spans_of(b"\x0a\x02\x12\x00"), []);
-    }
 
     #[test]
     fn what_is_erased_can_still_be_hashed() {

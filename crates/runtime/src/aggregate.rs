@@ -1,14 +1,19 @@
 //! A workflow id in memory: its current run and whichever other runs are in use.
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use prost::Message;
 use steadfast_engine::record::StepKind;
-use steadfast_engine::{Run, RunRecord, Time};
+use steadfast_engine::{Effect, Run, RunRecord, Time};
 use tokio::sync::watch;
 
+use crate::credentials::Recorded;
 use crate::error::{Result, RuntimeError};
+use crate::evidence::erase::Decided;
 use crate::queries::BufferedQuery;
+use crate::timers::Alarm;
 
 /// Names a workflow id: what a shard, a lock and a journal row are about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,8 +56,9 @@ pub const SLOTS: u16 = 4096;
 pub struct Workflow {
     /// The current run: the one that calls without a run id mean.
     pub current: Option<String>,
-    /// Runs in memory, the current one always among them.
-    pub runs: HashMap<String, LiveRun>,
+    /// Runs in memory, the current one always among them. Boxed: a table has room for several runs at
+    /// least, nearly all have one, and a run is large.
+    pub runs: HashMap<String, Box<LiveRun>>,
     /// Position of the newest journal row of this workflow id: answers wait for it.
     pub last_seq: u64,
     /// Whether it is in the shard's list of what is to be projected.
@@ -61,6 +67,10 @@ pub struct Workflow {
     pub current_changed: bool,
     /// Runs deleted since the last projection.
     pub deleted: Vec<String>,
+    /// A run whose payloads are to be erased, in the transition that is being made.
+    pub erasure: Option<Decided>,
+    /// Runs whose payloads are erased by rows of the journal, and not yet in the store.
+    pub erasing: Vec<String>,
     /// Whether memory holds steps that were given up. Nothing is decided, shown or projected of it
     /// before it is made again from the store and the journal.
     pub spoiled: bool,
@@ -84,10 +94,20 @@ pub struct LiveRun {
     pub sent_queries: HashMap<String, BufferedQuery>,
     /// Tells history long polls and update waiters that something happened; made when asked for.
     pub changed: Option<watch::Sender<u64>>,
-    /// When the timer queue has it, to avoid a second entry.
-    pub armed: Option<Time>,
-    /// Records that are not projected, without what is stored elsewhere.
-    pub records: Vec<RunRecord>,
+    /// What wakes it, once it had something due soon.
+    pub alarm: Option<Arc<Alarm>>,
+    /// Records that are not projected.
+    pub records: Vec<ArchivedRecord>,
+    /// Hand-outs of the transition that is being made, which are to know its record.
+    pub unrecorded: Vec<Arc<OnceLock<Recorded>>>,
+}
+
+/// A record, encoded without what is stored elsewhere: its run's id, its events and its entry.
+pub struct ArchivedRecord {
+    /// Its number in the run.
+    pub n: u64,
+    /// The rest of it.
+    pub bytes: Vec<u8>,
 }
 
 impl LiveRun {
@@ -105,13 +125,15 @@ impl LiveRun {
             queries: Vec::new(),
             sent_queries: HashMap::new(),
             changed: None,
-            armed: None,
+            alarm: None,
             records: Vec::new(),
+            unrecorded: Vec::new(),
         }
     }
 
     /// Keeps a record until it is projected: without its events, which history will have, and its
-    /// entry, which the log will have. One without an entry is not evidence, and not kept.
+    /// entry, which the log will have. One without an entry is not evidence, and not kept. It is
+    /// encoded at once: one allocation waits for the projector in the place of a dozen.
     pub fn archive(&mut self, mut record: RunRecord) {
         if record.entry.is_empty() {
             return;
@@ -124,7 +146,11 @@ impl LiveRun {
             }
         }
         record.entry = Bytes::new();
-        self.records.push(record);
+        record.run_id = String::new();
+        self.records.push(ArchivedRecord {
+            n: record.n,
+            bytes: record.encode_to_vec(),
+        });
     }
 
     /// A receiver that sees every later change.
@@ -169,14 +195,14 @@ impl LiveRun {
 impl Workflow {
     /// The current run.
     pub fn current_live(&mut self) -> Option<&mut LiveRun> {
-        self.runs.get_mut(self.current.as_ref()?)
+        self.runs.get_mut(self.current.as_ref()?).map(Box::as_mut)
     }
 
     /// The run that a call means: the named one, or the current one for an empty name.
     pub fn named_live(&mut self, run_id: &str) -> Result<&mut LiveRun> {
         let live = match run_id {
             "" => self.current_live(),
-            named => self.runs.get_mut(named),
+            named => self.runs.get_mut(named).map(Box::as_mut),
         };
         live.ok_or_else(|| RuntimeError::not_found("workflow execution not found"))
     }
@@ -196,6 +222,17 @@ impl Workflow {
         }
     }
 
+    /// Whether an effect of one of its runs waits, because that run is paused.
+    pub fn withholds(&self, effect: &Effect) -> bool {
+        let (Effect::WorkflowTask { run_id, .. }
+        | Effect::ActivityTask { run_id, .. }
+        | Effect::Message { run_id, .. }
+        | Effect::UpdateChanged { run_id, .. }
+        | Effect::Closed { run_id }) = effect;
+        let live = self.runs.get(run_id);
+        live.is_some_and(|live| live.run.withholds(effect))
+    }
+
     /// Whether no run of it goes on, and nothing is left to deliver.
     pub fn is_closed(&self) -> bool {
         let mut runs = self.runs.values();
@@ -204,7 +241,10 @@ impl Workflow {
 
     /// Whether all of it could be loaded again.
     pub fn is_idle(&self) -> bool {
-        !self.dirty && self.deleted.is_empty() && self.runs.values().all(LiveRun::is_idle)
+        !self.dirty
+            && self.deleted.is_empty()
+            && self.erasing.is_empty()
+            && self.runs.values().all(|live| live.is_idle())
     }
 }
 

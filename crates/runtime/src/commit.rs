@@ -310,17 +310,20 @@ fn fail(shared: &Shared, store: &dyn Store, error: StoreError, on_failure: &OnFa
     tracing::error!(%error, "a commit failed: going back to what is on disk");
     let committed = shared.committed.load(Ordering::Acquire);
     let head = futures::executor::block_on(store.journal_head()).unwrap_or(committed);
+    let head = head.max(committed);
     let mut waiters = VecDeque::new();
     on_failure(&mut || {
         let mut queue = shared.queue.lock();
         queue.rows.clear();
         queue.bytes = 0;
-        queue.next_seq = head.max(committed) + 1;
-        queue.failures.push_back(head.max(committed));
+        queue.next_seq = head + 1;
+        queue.failures.push_back(head);
         if queue.failures.len() > REMEMBERED_FAILURES {
             queue.failures.pop_front();
         }
         shared.epoch.fetch_add(1, Ordering::AcqRel);
+        // After the epoch, which voids the tickets of rows that are there although they failed.
+        shared.committed.store(head, Ordering::Release);
         waiters = std::mem::take(&mut queue.waiters);
     });
     let error = RuntimeError::from(error);

@@ -1,10 +1,11 @@
 //! What pollers are given: tasks that were started for them, and queries.
 
 use std::ops::RangeInclusive;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message;
-use steadfast_engine::proto::common::{WorkflowExecution, WorkflowType};
+use steadfast_engine::proto::common::{Header, WorkflowExecution, WorkflowType};
 use steadfast_engine::proto::enums::TaskQueueKind;
 use steadfast_engine::proto::history::{History, HistoryEvent};
 use steadfast_engine::proto::protocol;
@@ -18,6 +19,7 @@ use steadfast_engine::time::timestamp;
 use steadfast_engine::workflow_task::Poller;
 
 use crate::aggregate::{LiveRun, WorkflowKey};
+use crate::credentials::{Issued, Recorded, json_payload};
 use crate::error::Result;
 use crate::matching::{PollerInfo, QueueKind, Task};
 use crate::permit::Permit;
@@ -196,6 +198,8 @@ impl HistoryPart {
             next_event_id: next,
             last_event_id: last,
             with_task,
+            // A worker gets its task's history: that is no read.
+            noted: runtime.read_seal(&key.namespace_id, run_id),
         };
         Ok((events, token.encode_to_vec()))
     }
@@ -210,7 +214,7 @@ impl HistoryPart {
         max_bytes: usize,
         max_events: usize,
     ) -> Result<(Vec<HistoryEvent>, i64)> {
-        let mut page = Page::new(max_bytes, max_events);
+        let mut page = Page::new(runtime, max_bytes, max_events);
         let mut next = self.first;
         let stored_last = self.last.min(self.memory_from - 1);
         for (owner, first, last) in self.owners(run_id) {
@@ -249,7 +253,7 @@ impl HistoryPart {
         max_bytes: usize,
         max_events: usize,
     ) -> Result<(Vec<HistoryEvent>, i64)> {
-        let mut page = Page::new(max_bytes, max_events);
+        let mut page = Page::new(runtime, max_bytes, max_events);
         let mut next = self.last;
         let in_memory = usize::try_from(next - self.memory_from + 1).unwrap_or(0);
         for event in self.memory.iter().take(in_memory).rev() {
@@ -291,16 +295,18 @@ impl HistoryPart {
 }
 
 /// Events on their way to a caller, up to a size and a number.
-struct Page {
+struct Page<'a> {
+    runtime: &'a Runtime,
     events: Vec<HistoryEvent>,
     bytes: usize,
     max_bytes: usize,
     max_events: usize,
 }
 
-impl Page {
-    fn new(max_bytes: usize, max_events: usize) -> Self {
+impl<'a> Page<'a> {
+    fn new(runtime: &'a Runtime, max_bytes: usize, max_events: usize) -> Self {
         Self {
+            runtime,
             events: Vec::new(),
             bytes: 0,
             max_bytes,
@@ -325,7 +331,10 @@ impl Page {
             return Ok(false);
         }
         self.bytes += event.len();
-        self.events.push(decode_event(event)?);
+        let readable = self.runtime.0.sealer.readable(event)?;
+        let event = HistoryEvent::decode(readable.as_ref())
+            .map_err(|error| crate::RuntimeError::Internal(format!("a stored event: {error}")))?;
+        self.events.push(event);
         Ok(true)
     }
 }
@@ -375,20 +384,41 @@ fn missing(event_id: i64, run_id: &str) -> crate::RuntimeError {
     ))
 }
 
-/// Decodes a stored event.
-pub(crate) fn decode_event(bytes: &[u8]) -> Result<HistoryEvent> {
-    HistoryEvent::decode(bytes)
-        .map_err(|error| crate::RuntimeError::Internal(format!("a stored event: {error}")))
-}
-
 /// A started activity attempt.
 pub struct ActivityHandout {
     response: PollActivityTaskQueueResponse,
+    /// The credential that it comes with.
+    issued: Option<(Issued, Arc<OnceLock<Recorded>>)>,
+}
+
+/// Field of an activity task's header: a text that is the same for all attempts of one activity of one run,
+/// and no other's. A service that is called with it can tell a call that is made again from another one.
+pub const IDEMPOTENCY_KEY: &str = "steadfast-idempotency-key";
+
+/// Field of an activity task's header that is kept for the server: whoever schedules an activity cannot
+/// claim it.
+pub const CREDENTIAL: &str = "steadfast-credential";
+
+/// The header that was scheduled, and what the server says.
+fn header(scheduled: Option<&Header>, idempotency_key: &str) -> Header {
+    let mut header = scheduled.cloned().unwrap_or_default();
+    header.fields.remove(CREDENTIAL);
+    let payload = json_payload(idempotency_key);
+    header.fields.insert(IDEMPOTENCY_KEY.to_owned(), payload);
+    header
 }
 
 impl ActivityHandout {
     /// Takes all that the worker needs out of the run; none if the activity is not there.
-    pub fn prepare(key: &WorkflowKey, live: &LiveRun, scheduled_event_id: i64) -> Option<Self> {
+    pub fn prepare(key: &WorkflowKey, live: &mut LiveRun, scheduled_event_id: i64) -> Option<Self> {
+        // Neither has a character that JSON escapes.
+        let idempotency_key = format!("{}/{scheduled_event_id}", live.run.state.run_id);
+        let issued = Issued::of(live, scheduled_event_id, &idempotency_key);
+        let issued = issued.map(|issued| {
+            let recorded = Arc::<OnceLock<Recorded>>::default();
+            live.unrecorded.push(recorded.clone());
+            (issued, recorded)
+        });
         let state = &live.run.state;
         let activity = state.activities.get(&scheduled_event_id)?;
         let (scheduled, attempt) = (activity.scheduled(), activity.attempt());
@@ -413,7 +443,7 @@ impl ActivityHandout {
                 }),
                 activity_type: scheduled.activity_type.clone(),
                 activity_id: scheduled.activity_id.clone(),
-                header: scheduled.header.clone(),
+                header: Some(header(scheduled.header.as_ref(), &idempotency_key)),
                 input: scheduled.input.clone(),
                 heartbeat_details: attempt.heartbeat_details.clone(),
                 scheduled_time: Some(timestamp(activity.scheduled_time)),
@@ -427,11 +457,24 @@ impl ActivityHandout {
                 priority: scheduled.priority.clone(),
                 ..Default::default()
             },
+            issued,
         })
     }
 
-    /// The answer to the poll.
-    pub fn into_response(mut self, namespace: String) -> PollActivityTaskQueueResponse {
+    /// The answer to the poll. Here the credential is signed: whoever calls this holds no lock.
+    pub fn into_response(
+        mut self,
+        runtime: &Runtime,
+        namespace: String,
+    ) -> PollActivityTaskQueueResponse {
+        if let Some((mut issued, recorded)) = self.issued {
+            issued.namespace.clone_from(&namespace);
+            issued.recorded = recorded.get().copied();
+            let header = self.response.header.get_or_insert_default();
+            if let Some(payload) = runtime.credential_payload(&issued) {
+                header.fields.insert(CREDENTIAL.to_owned(), payload);
+            }
+        }
         self.response.workflow_namespace = namespace;
         self.response
     }

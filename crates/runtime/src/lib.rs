@@ -6,16 +6,21 @@
 //! with the next input. Only when the group that holds the record is durable is the caller
 //! answered, tasks become visible to pollers, and messages leave.
 
+pub mod access;
 pub mod aggregate;
 pub mod calls;
 pub mod clock;
 pub mod commit;
+pub mod credentials;
 pub mod delivery;
+pub mod disabled;
 pub mod error;
 pub mod evidence;
 pub mod handout;
+pub mod inventory;
 pub mod matching;
 pub mod namespaces;
+pub mod offboarding;
 pub mod permit;
 pub mod prefetch;
 pub mod projector;
@@ -32,5 +37,5 @@ pub mod transact;
 pub mod visibility;
 
 pub use error::RuntimeError;
-pub use permit::Permit;
+pub use permit::{Kind, Permit};
 pub use runtime::{Runtime, Settings};

@@ -402,6 +402,17 @@ impl Matching {
         }
     }
 
+    /// The queues of a namespace, by name.
+    pub fn queues(&self, namespace_id: &str) -> Vec<QueueKey> {
+        let queues = self.queues.lock();
+        let of_it = queues.keys().filter(|key| key.namespace_id == namespace_id);
+        let mut found: Vec<QueueKey> = of_it.cloned().collect();
+        found.sort_by(|one, other| {
+            (&one.name, one.kind.number()).cmp(&(&other.name, other.kind.number()))
+        });
+        found
+    }
+
     /// A queue as descriptions show it.
     pub fn view(&self, key: &QueueKey) -> QueueView {
         let Some(queue) = self.existing(key) else {

@@ -9,13 +9,14 @@ use steadfast_engine::Time;
 use steadfast_engine::proto::enums::WorkflowExecutionStatus;
 use steadfast_engine::state::RunState;
 use steadfast_store::{
-    HistoryPage, PendingTask, ProjectionBatch, RecordPage, RunProjection, RunRef, StoreError,
-    VisibilityRow,
+    ErasedRun, HistoryPage, PendingTask, ProjectionBatch, RecordPage, RunProjection, RunRef,
+    StoreError, VisibilityRow,
 };
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
-use crate::commit::end_process;
+use crate::commit::{Ticket, end_process};
 use crate::error::{Result, RuntimeError};
+use crate::evidence::Sequencer;
 use crate::namespaces::{DEFAULT_RETENTION, Namespace};
 use crate::runtime::Runtime;
 
@@ -29,6 +30,12 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 struct Taken {
     key: WorkflowKey,
     runs: Vec<TakenRun>,
+}
+
+/// Runs of a workflow that are being erased.
+struct Erasing {
+    key: WorkflowKey,
+    run_ids: Vec<String>,
 }
 
 /// How far a run was taken.
@@ -90,8 +97,26 @@ impl Runtime {
         if head == *self.0.projected.borrow() && !self.has_dirty() {
             return Ok(());
         }
+        let mut erasing = Vec::new();
+        let projected = self
+            .project_changes(&mut sequencer, head, before, &mut erasing)
+            .await;
+        self.end_erasing(erasing, projected.is_ok());
+        projected?;
+        self.0.projected.send_replace(head);
+        Ok(())
+    }
+
+    /// Projects what changed, and the entries of rows up to `head`.
+    async fn project_changes(
+        &self,
+        sequencer: &mut Sequencer,
+        head: u64,
+        before: Ticket,
+        erasing: &mut Vec<Erasing>,
+    ) -> Result<()> {
         let unlogged = self.committer().unlogged(head);
-        let integration = sequencer.integrate(&*self.0.store, &unlogged).await?;
+        let mut integration = sequencer.integrate(&*self.0.store, unlogged).await?;
         let mut batch = ProjectionBatch::default();
         let mut taken = Vec::new();
         // What changes from here on is for the next time: nothing is taken twice.
@@ -106,7 +131,7 @@ impl Runtime {
             // A lower bound: where the size is not to be had, zero is one too.
             let log_from = sequencer.size(&*self.0.store, &key.namespace_id).await;
             let log_from = log_from.unwrap_or(0);
-            taken.extend(self.take(&key, log_from, &mut batch));
+            taken.extend(self.take(&key, log_from, &mut batch, erasing));
             if batch.runs.len() >= BATCH_RUNS {
                 batch.position = *self.0.projected.borrow();
                 let written = self.write(std::mem::take(&mut batch), std::mem::take(&mut taken));
@@ -116,13 +141,20 @@ impl Runtime {
                 }
             }
         }
+        if !erasing.is_empty() {
+            // Erased is what is in the store: all of it has to be there.
+            batch.position = *self.0.projected.borrow();
+            self.write(std::mem::take(&mut batch), std::mem::take(&mut taken))
+                .await?;
+            batch.erased = self.erased_runs(erasing).await?;
+        }
         if !self.committer().is_current(before) {
             // Memory was dropped while it was looked through: what was taken is not all there was.
             self.take_back(taken, &batch.current_runs, batch.deleted);
             return Err(RuntimeError::Unavailable("a commit failed".into()));
         }
         batch.position = head;
-        batch.logs.clone_from(&integration.logs);
+        batch.logs = std::mem::take(&mut integration.logs);
         if let Err(error) = self.write(batch, taken).await {
             // It may have been written all the same: only the store knows.
             sequencer.forget();
@@ -132,8 +164,44 @@ impl Runtime {
         self.0
             .heads
             .send_modify(|heads| heads.extend(sequencer.keep(integration)));
-        self.0.projected.send_replace(head);
         Ok(())
+    }
+
+    /// What is left of the runs that are being erased.
+    async fn erased_runs(&self, erasing: &[Erasing]) -> Result<Vec<ErasedRun>> {
+        let mut erased = Vec::new();
+        for of in erasing {
+            for run_id in &of.run_ids {
+                match self.erased_run(&of.key, run_id).await {
+                    Ok(left) => erased.extend(left),
+                    // Damaged since it was decided. Nothing else waits for that.
+                    Err(error @ RuntimeError::Internal(_)) => {
+                        tracing::error!(%run_id, %error, "a run could not be erased");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(erased)
+    }
+
+    /// Tells workflows that their runs are erased, or that it is still to be done.
+    fn end_erasing(&self, erasing: Vec<Erasing>, is_done: bool) {
+        for Erasing { key, run_ids } in erasing {
+            let mut shard = self.0.shards.of(key.slot()).lock();
+            let Some((workflow, dirty)) = shard.ready_with_dirty(&key) else {
+                continue;
+            };
+            if is_done {
+                workflow.erased(&run_ids);
+            } else if !std::mem::replace(&mut workflow.dirty, true) {
+                dirty.push(key);
+                continue;
+            }
+            if workflow.is_idle() && workflow.is_closed() {
+                shard.take(&key);
+            }
+        }
     }
 
     fn has_dirty(&self) -> bool {
@@ -165,11 +233,23 @@ impl Runtime {
     }
 
     /// Takes a changed workflow into the batch.
-    fn take(&self, key: &WorkflowKey, log_from: u64, batch: &mut ProjectionBatch) -> Option<Taken> {
+    fn take(
+        &self,
+        key: &WorkflowKey,
+        log_from: u64,
+        batch: &mut ProjectionBatch,
+        erasing: &mut Vec<Erasing>,
+    ) -> Option<Taken> {
         let mut shard = self.0.shards.of(key.slot()).lock();
         let workflow = shard.ready(key)?;
         if !std::mem::take(&mut workflow.dirty) {
             return None;
+        }
+        if !workflow.erasing.is_empty() {
+            erasing.push(Erasing {
+                key: key.clone(),
+                run_ids: workflow.erasing.clone(),
+            });
         }
         Some(self.take_workflow(key, workflow, log_from, batch))
     }
@@ -230,13 +310,7 @@ impl Runtime {
         };
         let (current_runs, deleted) = (batch.current_runs.clone(), batch.deleted.clone());
         let result = match result {
-            Ok(()) => match self.0.store.project(batch).await {
-                // As in the journal: what a checkpoint lost would be missed after the trimming.
-                Err(error @ (StoreError::SyncFailed(_) | StoreError::Corrupt(_))) => {
-                    end_process(&error)
-                }
-                written => written.map_err(RuntimeError::from),
-            },
+            Ok(()) => self.write_or_find(batch).await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {
@@ -263,6 +337,47 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+
+    /// Writes a batch. One that fails may be there all the same, and must not be written again: its
+    /// entries would be in the logs twice.
+    async fn write_or_find(&self, batch: ProjectionBatch) -> Result<()> {
+        let position = batch.position;
+        let is_end = position > *self.0.projected.borrow();
+        let first = batch.runs.first().map(|run| (run.run.clone(), run.seq));
+        let error = match self.0.store.project(batch).await {
+            Ok(()) => return Ok(()),
+            // As in the journal: what a checkpoint lost would be missed after the trimming.
+            Err(error @ (StoreError::SyncFailed(_) | StoreError::Corrupt(_))) => {
+                end_process(&error)
+            }
+            // The server ends: the next start finds what is there.
+            Err(error @ StoreError::Closed) => return Err(error.into()),
+            Err(error) => error,
+        };
+        let found = match (is_end, first) {
+            (true, _) => self
+                .0
+                .store
+                .projected_position()
+                .await
+                .map(|at| at >= position),
+            // Only the last batch moves the position: the others are known by what is in them.
+            (false, Some((run, seq))) => {
+                let stored = self.0.store.load_run(&run).await;
+                stored.map(|stored| stored.is_some_and(|stored| stored.seq >= seq))
+            }
+            // What is left (deletions, current runs) may be written twice.
+            (false, None) => Ok(false),
+        };
+        match found {
+            Ok(true) => {
+                tracing::warn!(%error, "a projection was written, and something after it failed");
+                Ok(())
+            }
+            Ok(false) => Err(error.into()),
+            Err(unreadable) => end_process(&unreadable),
+        }
     }
 
     /// A batch failed: all of it is still to be done.
@@ -382,17 +497,21 @@ fn record_page(live: &LiveRun, log_from: u64) -> Option<RecordPage> {
     Some(RecordPage {
         first_n: live.records.first()?.n,
         log_from,
-        records: live.records.iter().map(Message::encode_to_vec).collect(),
+        records: live.records.iter().map(|of| of.bytes.clone()).collect(),
     })
 }
 
 /// When the run has to be loaded even if nobody asks: at once if it has messages to deliver.
 fn wake_at(live: &LiveRun) -> Option<Time> {
-    match live.run.state.outbox.is_empty() {
+    let state = &live.run.state;
+    match state.outbox.is_empty() || state.paused().is_some() {
         true => live.run.next_wake(),
-        false => Some(live.run.state.time),
+        false => Some(state.time),
     }
 }
+
+/// The kind of pending task that waits for people. There are no pollers for it.
+pub(crate) const APPROVALS: i32 = 3;
 
 fn pending_tasks(live: &LiveRun) -> Vec<PendingTask> {
     use steadfast_engine::Effect;
@@ -438,10 +557,22 @@ fn pending_tasks(live: &LiveRun) -> Vec<PendingTask> {
             }),
         }
     }
+    let approvals = || live.run.state.waiting().map(|(_, _, approval)| approval);
+    if let (true, Some(since)) = (
+        state.is_running(),
+        approvals().map(|approval| approval.requested).min(),
+    ) {
+        pending.push(PendingTask {
+            kind: APPROVALS,
+            task_queue: String::new(),
+            count: u32::try_from(approvals().count()).unwrap_or(u32::MAX),
+            since,
+        });
+    }
     pending
 }
 
-fn visibility(state: &RunState, namespace: Option<&Namespace>) -> VisibilityRow {
+pub(crate) fn visibility(state: &RunState, namespace: Option<&Namespace>) -> VisibilityRow {
     let start = state.start();
     let closed = !state.is_running();
     let execution = |of: &Option<steadfast_engine::proto::common::WorkflowExecution>| {

@@ -76,6 +76,7 @@ impl Runtime {
             shard.clear();
         }
         self.0.matching.clear_tasks();
+        self.0.timers.distrust();
         reset();
         drop(shards);
         let runtime = self.clone();
@@ -135,7 +136,7 @@ impl Runtime {
     /// Replays one row. Gives the workflow that it is about, if it is about one.
     async fn replay(&self, row: JournalRow) -> Result<Option<WorkflowKey>> {
         let transition = decode(&row)?;
-        let leaves = evidence::leaves(&transition);
+        let leaves = evidence::leaves(&transition, |_| None);
         for leaf in leaves.iter().filter(|leaf| leaf.is_of_chain) {
             self.0.chains.replay(&leaf.namespace_id, &leaf.entry);
         }
@@ -170,7 +171,8 @@ impl Runtime {
             if !workflow.runs.contains_key(&record.run_id) {
                 let live = self.load_run(key, &record.run_id).await?;
                 let live = live.unwrap_or_else(|| LiveRun::new(Run::default(), 0));
-                workflow.runs.insert(record.run_id.clone(), live);
+                let runs = &mut workflow.runs;
+                runs.insert(record.run_id.clone(), Box::new(live));
             }
         }
         if workflow.current.is_none() {
@@ -227,6 +229,11 @@ fn apply(workflow: &mut Workflow, transition: &Transition, seq: u64) -> Result<(
     for run_id in &transition.deleted_run_ids {
         workflow.runs.remove(run_id);
         workflow.deleted.push(run_id.clone());
+    }
+    for run_id in &transition.erased_run_ids {
+        if !workflow.erasing.contains(run_id) {
+            workflow.erasing.push(run_id.clone());
+        }
     }
     workflow.last_seq = seq;
     Ok(())

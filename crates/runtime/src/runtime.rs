@@ -1,17 +1,22 @@
 //! The runtime: everything that one server process has in memory, and its background tasks.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use steadfast_engine::Limits;
+use steadfast_engine::governance::Governor;
 use steadfast_ledger::skeleton::Shapes;
 use steadfast_store::Store;
 use tokio::sync::{Notify, watch};
 
 use crate::commit::Committer;
+use crate::credentials::Issuer;
+use crate::disabled::Disabled;
 use crate::error::{Result, RuntimeError};
+use crate::evidence::reads::Reads;
 use crate::evidence::{Chains, Sealer, Sequencer, TreeHead};
 use crate::matching::Matching;
 use crate::namespaces::NamespaceRegistry;
@@ -38,8 +43,12 @@ pub struct Settings {
     pub wake_batch: usize,
     /// Whether transitions leave entries in the log. Off only to measure what they cost.
     pub evidence: bool,
+    /// Which reads leave entries, too.
+    pub reads: Reads,
     /// Where payloads are in the API's messages: what entries hash without them.
     pub shapes: Arc<Shapes>,
+    /// Says what policies were asked, for bundles.
+    pub explain: Option<crate::evidence::export::Explain>,
 }
 
 impl Default for Settings {
@@ -53,7 +62,9 @@ impl Default for Settings {
             retention_interval: Duration::from_secs(60),
             wake_batch: 2000,
             evidence: true,
+            reads: Reads::default(),
             shapes: Arc::default(),
+            explain: None,
         }
     }
 }
@@ -86,7 +97,20 @@ pub(crate) struct Inner {
     /// The heads of the logs, as they are projected.
     pub(crate) heads: watch::Sender<HashMap<String, TreeHead>>,
     pub(crate) sealer: Sealer,
+    /// Held by the one erasure that goes on.
+    pub(crate) erasing: tokio::sync::Mutex<()>,
     pub(crate) chains: Chains,
+    /// Decides what agents may do.
+    pub(crate) governor: RwLock<Option<Arc<dyn Governor>>>,
+    pub(crate) governor_changed: Notify,
+    /// Makes the credentials of attempts.
+    pub(crate) issuer: OnceLock<Arc<dyn Issuer>>,
+    /// Who may do nothing any more.
+    pub(crate) disabled: Disabled,
+    /// Held while somebody is disabled or enabled.
+    pub(crate) disabling: tokio::sync::Mutex<()>,
+    /// What the seals of reads are made with.
+    pub(crate) read_secret: bytes::Bytes,
     pub(crate) stopping: watch::Sender<bool>,
     pub(crate) transitions: AtomicU64,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -119,7 +143,14 @@ impl Runtime {
             project_now: Notify::new(),
             projecting: tokio::sync::Mutex::default(),
             heads: watch::Sender::default(),
+            erasing: tokio::sync::Mutex::default(),
             chains: Chains::default(),
+            governor: RwLock::default(),
+            governor_changed: Notify::new(),
+            issuer: OnceLock::new(),
+            disabled: Disabled::load(&*store).await?,
+            disabling: tokio::sync::Mutex::default(),
+            read_secret: crate::clock::secret(),
             stopping: watch::channel(false).0,
             transitions: AtomicU64::new(0),
             runtime: tokio::runtime::Handle::current(),
@@ -137,6 +168,9 @@ impl Runtime {
         runtime.recover().await?;
         // What the journal has and the projections lost in a power failure counts as there.
         runtime.project_all().await?;
+        if let Err(error) = runtime.overwrite_remains().await {
+            tracing::warn!(%error, "old bytes of erased payloads are not overwritten yet");
+        }
         let heads = runtime
             .0
             .projecting
@@ -249,6 +283,8 @@ impl Runtime {
         self.spawn(Self::run_timers);
         self.spawn(Self::run_queues);
         self.spawn(Self::run_retention);
+        self.spawn(Self::run_decisions_again);
+        self.spawn(Self::run_cascades);
     }
 
     /// Runs a task until it ends or the server stops.

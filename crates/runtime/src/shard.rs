@@ -16,7 +16,14 @@ pub struct Shard {
     entries: HashMap<WorkflowKey, Entry>,
     /// Workflows that changed since they were projected, in order of their first change.
     pub dirty: Vec<WorkflowKey>,
+    /// How often it was cleared: what was read before that may be outdated after it.
+    generation: u64,
 }
+
+/// Says of something that is being read for a shard since when: it is of use only if the shard was not
+/// cleared in the meantime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(u64);
 
 enum Entry {
     /// Someone is loading it; the sender is dropped when it is there.
@@ -60,16 +67,24 @@ impl Shard {
         self.ready_with_dirty(key).map(|(workflow, _)| workflow)
     }
 
-    /// Announces that the caller loads it. Whoever looks for it waits until
-    /// [`Shard::loaded`] or [`Shard::load_failed`].
-    pub fn loading(&mut self, key: &WorkflowKey) {
-        self.entries
-            .insert(key.clone(), Entry::Loading(broadcast::channel(1).0));
+    /// To be asked for before something is read for it.
+    pub fn generation(&self) -> Generation {
+        Generation(self.generation)
     }
 
-    /// Puts in what was loaded, unless memory was dropped in the meantime.
-    pub fn loaded(&mut self, key: WorkflowKey, workflow: Workflow) {
-        if matches!(self.entries.get(&key), Some(Entry::Loading(_))) {
+    /// Announces that the caller loads it. Whoever looks for it waits until
+    /// [`Shard::loaded`] or [`Shard::load_failed`].
+    pub fn loading(&mut self, key: &WorkflowKey) -> Generation {
+        self.entries
+            .insert(key.clone(), Entry::Loading(broadcast::channel(1).0));
+        self.generation()
+    }
+
+    /// Puts in what was loaded, unless memory was dropped in the meantime: another may load it by now,
+    /// and know more.
+    pub fn loaded(&mut self, key: WorkflowKey, workflow: Workflow, since: Generation) {
+        let is_loading = matches!(self.entries.get(&key), Some(Entry::Loading(_)));
+        if is_loading && since == self.generation() {
             self.entries.insert(key, Entry::Ready(Box::new(workflow)));
         }
     }
@@ -98,6 +113,7 @@ impl Shard {
     pub fn clear(&mut self) {
         self.entries.clear();
         self.dirty.clear();
+        self.generation += 1;
     }
 
     /// Number of workflows in memory.

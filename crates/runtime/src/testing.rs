@@ -14,6 +14,7 @@ use steadfast_engine::proto::workflowservice::{
     PollWorkflowTaskQueueResponse, RespondWorkflowTaskCompletedRequest,
     SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
 };
+use steadfast_ledger::skeleton::{FieldShape, Shapes};
 use steadfast_store::Store;
 use steadfast_store::sqlite::SqliteStore;
 
@@ -164,6 +165,44 @@ impl Bed {
         let of_type = |event: &&HistoryEvent| event.event_type() == event_type;
         events.iter().filter(of_type).count()
     }
+}
+
+/// The shapes of the messages that tests erase.
+pub(crate) fn shapes() -> Arc<Shapes> {
+    let (history, common) = ("temporal.api.history.v1", "temporal.api.common.v1");
+    let failure = "temporal.api.failure.v1.Failure";
+    let payloads = format!("{common}.Payloads");
+    let event = format!("{history}.HistoryEvent");
+    let of = |name: &str| format!("{history}.{name}EventAttributes");
+    let started = of("WorkflowExecutionStarted");
+    let mut fields = vec![
+        (started.clone(), 6, Some(payloads.clone())),
+        (started.clone(), 22, Some(format!("{common}.Memo"))),
+        (event.clone(), 6, Some(started)),
+        (format!("{common}.Memo"), 1, Some("MemoEntry".into())),
+        ("MemoEntry".into(), 2, Some(format!("{common}.Payload"))),
+        (payloads.clone(), 1, Some(format!("{common}.Payload"))),
+        (format!("{common}.Payload"), 2, None),
+        (failure.into(), 1, None),
+        (failure.into(), 3, None),
+    ];
+    for (number, name, field, holds) in [
+        (7, "WorkflowExecutionCompleted", 1, payloads.as_str()),
+        (18, "ActivityTaskFailed", 1, failure),
+        (26, "WorkflowExecutionSignaled", 2, payloads.as_str()),
+    ] {
+        fields.push((of(name), field, Some(holds.to_owned())));
+        fields.push((event.clone(), number, Some(of(name))));
+    }
+    let fields = fields
+        .into_iter()
+        .map(|(message, number, holds)| FieldShape {
+            is_payload: holds.is_none(),
+            message,
+            number,
+            holds,
+        });
+    Arc::new(Shapes::new(fields))
 }
 
 /// A request to start a workflow.

@@ -3,8 +3,10 @@
 //! Memory holds only the near future. What is due later is found through the store's index of wake
 //! times, so a million sleeping sessions cost disk, not memory.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::aggregate::{Workflow, WorkflowKey};
+use crate::error::Result;
 use crate::permit::Permit;
 use crate::runtime::Runtime;
 
@@ -30,41 +33,120 @@ const QUEUE_INTERVAL: Duration = Duration::from_millis(50);
 /// Most workflows woken at the same time.
 const CONCURRENT_WAKES: usize = 64;
 
+/// For an alarm: at no time.
+const NEVER: Time = Time::MAX;
+
 /// The near future.
 #[derive(Default)]
 pub struct Timers {
-    queue: Mutex<BinaryHeap<Reverse<(Time, WorkflowKey, String)>>>,
+    queue: Mutex<BinaryHeap<Reverse<Ring>>>,
     sooner: Notify,
+    /// Time was skipped: what the store says is due has to be looked at.
+    skipped: AtomicBool,
+}
+
+/// One place in the queue.
+struct Ring {
+    at: Time,
+    alarm: Arc<Alarm>,
+}
+
+/// What wakes a run. A run in memory holds it as well and keeps `wanted` up to date, and what it said
+/// last holds when it is let go: nothing is loaded from the store to find that nothing is due. Most
+/// deadlines are of workflow tasks, which are done long before.
+#[derive(Debug)]
+pub struct Alarm {
+    key: WorkflowKey,
+    run_id: String,
+    /// When the run has something due.
+    wanted: AtomicI64,
+    /// When the queue has it next.
+    rings: AtomicI64,
+}
+
+impl Alarm {
+    fn new(key: WorkflowKey, run_id: String, at: Time) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            run_id,
+            wanted: at.into(),
+            rings: NEVER.into(),
+        })
+    }
 }
 
 impl Timers {
-    fn push(&self, at: Time, key: WorkflowKey, run_id: String) {
+    fn push(&self, at: Time, alarm: Arc<Alarm>) {
+        alarm.rings.store(at, SeqCst);
+        let ring = Reverse(Ring { at, alarm });
         let mut queue = self.queue.lock();
-        let sooner = queue
-            .peek()
-            .is_none_or(|Reverse((first, _, _))| at < *first);
-        queue.push(Reverse((at, key, run_id)));
+        let sooner = queue.peek().is_none_or(|first| ring > *first);
+        queue.push(ring);
         drop(queue);
         if sooner {
             self.sooner.notify_one();
         }
     }
 
-    fn take_due(&self, now: Time) -> Vec<(WorkflowKey, String)> {
+    /// Takes what has something due. What is wanted later rings again then, or is forgotten until
+    /// the store's index or memory brings it into the horizon.
+    fn take_due(&self, now: Time) -> Vec<Arc<Alarm>> {
         let mut queue = self.queue.lock();
         let mut due = Vec::new();
-        while let Some(Reverse((at, _, _))) = queue.peek()
-            && *at <= now
+        while queue.peek().is_some_and(|Reverse(ring)| ring.at <= now)
+            && let Some(Reverse(Ring { alarm, .. })) = queue.pop()
         {
-            if let Some(Reverse((_, key, run_id))) = queue.pop() {
-                due.push((key, run_id));
+            // In this order: who changes `wanted` now sees that the queue has it no more.
+            alarm.rings.store(NEVER, SeqCst);
+            let at = alarm.wanted.load(SeqCst);
+            if at <= now {
+                due.push(alarm);
+            } else if at < now + HORIZON {
+                alarm.rings.store(at, SeqCst);
+                queue.push(Reverse(Ring { at, alarm }));
             }
         }
         due
     }
 
+    /// What runs wanted last may never have become durable: all that ring are woken to see.
+    pub(crate) fn distrust(&self) {
+        for Reverse(ring) in self.queue.lock().iter() {
+            ring.alarm.wanted.store(Time::MIN, SeqCst);
+        }
+    }
+
+    /// When the next run has something due, of those that memory knows of.
+    fn next_wanted(&self) -> Option<Time> {
+        let queue = self.queue.lock();
+        let wanted = queue
+            .iter()
+            .map(|Reverse(ring)| ring.alarm.wanted.load(SeqCst));
+        wanted.filter(|at| *at < NEVER).min()
+    }
+
     fn next(&self) -> Option<Time> {
-        self.queue.lock().peek().map(|Reverse((at, _, _))| *at)
+        self.queue.lock().peek().map(|Reverse(ring)| ring.at)
+    }
+}
+
+impl PartialEq for Ring {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Ring {}
+
+impl PartialOrd for Ring {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ring {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.at.cmp(&other.at)
     }
 }
 
@@ -97,12 +179,19 @@ impl Runtime {
     pub(crate) fn arm_timers(&self, key: &WorkflowKey, workflow: &mut Workflow) {
         let horizon = crate::clock::now() + HORIZON;
         for (run_id, live) in &mut workflow.runs {
-            let Some(at) = live.run.next_wake() else {
-                continue;
+            let at = live.run.next_wake().unwrap_or(NEVER);
+            let alarm = match &live.alarm {
+                Some(alarm) => {
+                    alarm.wanted.store(at, SeqCst);
+                    alarm
+                }
+                None if at >= horizon => continue,
+                None => live
+                    .alarm
+                    .insert(Alarm::new(key.clone(), run_id.clone(), at)),
             };
-            if at < horizon && live.armed.is_none_or(|armed| at < armed) {
-                live.armed = Some(at);
-                self.0.timers.push(at, key.clone(), run_id.clone());
+            if at < horizon && at < alarm.rings.load(SeqCst) {
+                self.0.timers.push(at, alarm.clone());
             }
         }
     }
@@ -115,6 +204,11 @@ impl Runtime {
         };
         let mut next_rearm = Instant::now();
         loop {
+            if self.0.timers.skipped.swap(false, SeqCst) {
+                scan.after = None;
+                scan.next = Instant::now();
+                next_rearm = Instant::now();
+            }
             if Instant::now() >= scan.next {
                 self.scan_store(&mut scan).await;
             }
@@ -125,7 +219,7 @@ impl Runtime {
             let now = crate::clock::now();
             let due = self.0.timers.take_due(now);
             for chunk in due.chunks(CONCURRENT_WAKES) {
-                let wakes = chunk.iter().map(|(key, run_id)| self.wake(key, run_id));
+                let wakes = chunk.iter().map(|alarm| self.wake(alarm));
                 futures::future::join_all(wakes).await;
             }
             let sleep = self.0.timers.next().map_or(SCAN_INTERVAL, |at| {
@@ -138,6 +232,29 @@ impl Runtime {
                 () = tokio::time::sleep_until(scan.next.min(next_rearm)) => {}
             }
         }
+    }
+
+    /// Skips time, for whoever tries out what happens later: to when the next run has something due, by
+    /// `extra` nanoseconds more. Gives how many nanoseconds were skipped; none if nothing will ever be due.
+    pub async fn skip_time(&self, extra: Time) -> Result<Option<Time>> {
+        // Everything that memory does not know is in the store then.
+        self.projected().await?;
+        let now = crate::clock::now();
+        let in_store = self.0.store.next_wake(Time::MIN).await?;
+        let in_memory = self.0.timers.next_wanted();
+        let Some(next) = in_store.into_iter().chain(in_memory).min() else {
+            return Ok(None);
+        };
+        let skipped = (next - now).max(0).saturating_add(extra);
+        self.skip_time_by(skipped);
+        Ok(Some(skipped))
+    }
+
+    /// Skips so many nanoseconds.
+    pub fn skip_time_by(&self, nanos: Time) {
+        crate::clock::skip(nanos);
+        self.0.timers.skipped.store(true, SeqCst);
+        self.0.timers.sooner.notify_one();
     }
 
     /// Looks after queues that a rate limit or the bound of memory keeps waiting.
@@ -153,17 +270,13 @@ impl Runtime {
         }
     }
 
-    async fn wake(&self, key: &WorkflowKey, run_id: &str) {
+    async fn wake(&self, alarm: &Arc<Alarm>) {
+        let Alarm { key, run_id, .. } = &**alarm;
         let permit = Permit::internal("timer");
         // Loading, or being in memory, is enough: whatever is due happens at the beginning of every
         // transition.
         let result = self
-            .transact_early(&permit, key, run_id, |workflow, _| {
-                if let Some(live) = workflow.runs.get_mut(run_id) {
-                    live.armed = None;
-                }
-                Ok(())
-            })
+            .transact_early(&permit, key, run_id, |_, _| Ok(()))
             .await;
         if let Err(error) = result
             && !matches!(
@@ -172,9 +285,8 @@ impl Runtime {
             )
         {
             tracing::warn!(%error, workflow_id = %key.workflow_id, "waking a workflow failed: trying again");
-            self.0
-                .timers
-                .push(crate::clock::now() + SECOND, key.clone(), run_id.to_owned());
+            let at = crate::clock::now() + SECOND;
+            self.0.timers.push(at, alarm.clone());
         }
     }
 
@@ -190,7 +302,8 @@ impl Runtime {
                 for (place, run) in due {
                     let key = WorkflowKey::new(run.namespace_id, run.workflow_id);
                     if !self.has_in_memory(&key, &run.run_id) {
-                        self.0.timers.push(place.at, key, run.run_id);
+                        let alarm = Alarm::new(key, run.run_id, place.at);
+                        self.0.timers.push(place.at, alarm);
                     }
                 }
             }
@@ -278,6 +391,56 @@ mod tests {
         assert!(bed.runtime.has_in_memory(&key, &run_id));
         assert!(!bed.runtime.has_in_memory(&key, "another"));
         assert!(!bed.runtime.has_in_memory(&bed.key("other"), &run_id));
+    }
+
+    fn due(timers: &Timers, now: Time) -> Vec<String> {
+        let due = timers.take_due(now).into_iter();
+        due.map(|alarm| alarm.run_id.clone()).collect()
+    }
+
+    #[test]
+    fn an_alarm_rings_for_what_is_wanted_then() {
+        let timers = Timers::default();
+        let alarm = |run_id: &str| {
+            let alarm = Alarm::new(WorkflowKey::new("n", "w"), run_id.to_owned(), 10);
+            timers.push(10, alarm.clone());
+            alarm
+        };
+        alarm("due");
+        alarm("done").wanted.store(NEVER, SeqCst);
+        alarm("later").wanted.store(20, SeqCst);
+        let beyond = alarm("beyond");
+        beyond.wanted.store(10 + HORIZON, SeqCst);
+        assert_eq!(timers.next(), Some(10));
+        assert!(due(&timers, 9).is_empty());
+        assert_eq!(due(&timers, 10), ["due"]);
+        assert_eq!(timers.next(), Some(20));
+        assert_eq!(beyond.rings.load(SeqCst), NEVER, "it can be pushed again");
+        assert_eq!(due(&timers, 20), ["later"]);
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn after_a_failed_commit_all_that_ring_are_woken() {
+        let timers = Timers::default();
+        let alarm = Alarm::new(WorkflowKey::new("n", "w"), "run".to_owned(), 10);
+        timers.push(10, alarm.clone());
+        alarm.wanted.store(NEVER, SeqCst);
+        timers.distrust();
+        assert_eq!(due(&timers, 10), ["run"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_deadline_of_a_task_that_is_done_wakes_nobody() {
+        let bed = Bed::open(Settings::default()).await;
+        bed.start(start("flow")).await;
+        bed.start(start("other")).await;
+        bed.answer([]).await;
+        let other = bed.take().await.workflow_execution.expect("named").run_id;
+        assert!(bed.runtime.0.timers.next().is_some());
+        // Beyond the time-out of workflow tasks.
+        let then = crate::clock::now() + HORIZON / 2;
+        assert_eq!(due(&bed.runtime.0.timers, then), [other]);
     }
 
     #[test]

@@ -96,6 +96,33 @@ pub struct HistoryToken {
     /// Whether events that history does not have yet follow, for a worker's workflow task.
     #[prost(bool, tag = "4")]
     pub with_task: bool,
+    /// The seal of a read that has its entry.
+    #[prost(bytes = "vec", tag = "5")]
+    pub noted: Vec<u8>,
+}
+
+/// Where a page of a list ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListToken {
+    /// The store's cursor.
+    #[prost(bytes = "vec", tag = "1")]
+    pub cursor: Vec<u8>,
+    /// The seal of a read that has its entry.
+    #[prost(bytes = "vec", tag = "2")]
+    pub noted: Vec<u8>,
+}
+
+impl ListToken {
+    /// Reads a token that a client sends; none for an empty one.
+    pub fn read(bytes: &[u8]) -> Result<Option<Self>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        match Self::decode(bytes) {
+            Ok(token) if !token.cursor.is_empty() => Ok(Some(token)),
+            _ => Err(RuntimeError::invalid("Invalid NextPageToken.")),
+        }
+    }
 }
 
 impl HistoryToken {

@@ -17,7 +17,7 @@ use crate::handout::{ActivityHandout, Delivery, WorkflowTaskHandout};
 use crate::matching::{QueueKey, QueueKind, Task, Waiting};
 use crate::permit::Permit;
 use crate::runtime::Runtime;
-use crate::shard::Found;
+use crate::shard::{Found, Generation};
 
 /// A poller that was given a task in the very transition that made it.
 struct Reserved {
@@ -113,6 +113,10 @@ impl Runtime {
             &namespace,
             permit.cause(),
         );
+        let governor = self.0.governor.read().clone();
+        cx.governor = governor.as_deref().map(|of| of as _);
+        cx.credentials = self.0.issuer.get().map(|of| of.terms());
+        self.0.disabled.rest(workflow, &mut cx);
         wake_what_is_due(workflow, &mut cx);
         let before = changes(workflow, &cx);
         let result = decide(workflow, &mut cx);
@@ -129,6 +133,7 @@ impl Runtime {
         for live in workflow.runs.values_mut() {
             live.run.enforce_limits(&mut cx);
         }
+        self.0.disabled.rest(workflow, &mut cx);
         let ticket = self.record(key, workflow, cx);
         Decided {
             result,
@@ -139,6 +144,7 @@ impl Runtime {
 
     /// Makes one journal row of all that was decided, with pollers that wait already matched.
     fn record(&self, key: &WorkflowKey, workflow: &mut Workflow, mut cx: Cx<'_>) -> Ticket {
+        let erasure = workflow.erasure.take();
         let mut transition = Transition {
             namespace_id: key.namespace_id.clone(),
             workflow_id: key.workflow_id.clone(),
@@ -156,13 +162,15 @@ impl Runtime {
             transition.current_run_id.clone_from(&run_id);
             workflow.current = Some(run_id.clone());
             workflow.current_changed = true;
-            workflow.runs.insert(run_id, LiveRun::new(run, 0));
+            let live = Box::new(LiveRun::new(run, 0));
+            workflow.runs.insert(run_id, live);
         }
         if !transition.deleted_run_ids.is_empty() && workflow.current.is_none() {
             transition.no_current_run = true;
             workflow.current_changed = true;
         }
-        let effects = std::mem::take(&mut cx.effects);
+        let mut effects = std::mem::take(&mut cx.effects);
+        effects.retain(|effect| !workflow.withholds(effect));
         // What happens to an update need not leave a record: a rejection does not.
         for effect in &effects {
             if let Effect::UpdateChanged { run_id, .. } = effect
@@ -184,16 +192,35 @@ impl Runtime {
             let records = &mut transition.records;
             evidence::seal(&self.0.sealer, cx.namespace, workflow, records);
         }
+        for live in workflow.runs.values_mut() {
+            live.tell_record();
+        }
         let after = self.after_commit(key.clone(), reserved, effects);
         let is_empty = transition.records.is_empty()
             && transition.deleted_run_ids.is_empty()
-            && !transition.no_current_run;
+            && !transition.no_current_run
+            && erasure.is_none();
         if is_empty {
-            self.run_when_durable(self.committer().ticket(workflow.last_seq), after);
+            if let Some(after) = after {
+                self.run_when_durable(self.committer().ticket(workflow.last_seq), after);
+            }
         } else {
-            let leaves = evidence::leaves(&transition);
-            let row = transition.encode_row();
-            let seq = self.committer().append(key.slot(), row, leaves, after);
+            let after = after.unwrap_or_else(|| Box::new(|| {}));
+            let seq = match erasure {
+                None => self.append(key, workflow, &transition, after),
+                Some(erasure) => {
+                    let run_id = erasure.run_id().to_owned();
+                    workflow.erasing.push(run_id.clone());
+                    transition.erased_run_ids.push(run_id);
+                    let (id, note) = (&key.namespace_id, erasure.note(&key.workflow_id));
+                    let append = |entry| {
+                        transition.notes.push(entry);
+                        self.append(key, workflow, &transition, after)
+                    };
+                    let chains = &self.0.chains;
+                    chains.note(id, cx.namespace, note, &cx.cause, cx.now, append)
+                }
+            };
             self.0.transitions.fetch_add(1, Ordering::Relaxed);
             workflow.last_seq = seq;
             workflow.dirty = true;
@@ -209,6 +236,22 @@ impl Runtime {
         }
         self.arm_timers(key, workflow);
         self.committer().ticket(workflow.last_seq)
+    }
+
+    fn append(
+        &self,
+        key: &WorkflowKey,
+        workflow: &Workflow,
+        transition: &Transition,
+        after: AfterCommit,
+    ) -> u64 {
+        // A run has one record in a transition: its state holds the hash of that one's entry.
+        let leaves = evidence::leaves(transition, |record| {
+            let live = workflow.runs.get(&record.run_id)?;
+            evidence::as_hash(&live.run.state.entry_hash)
+        });
+        let row = transition.encode_row();
+        self.committer().append(key.slot(), row, leaves, after)
     }
 
     /// Gives tasks that are being scheduled to pollers that wait for them, so that scheduling and
@@ -255,7 +298,13 @@ impl Runtime {
         queue: &QueueKey,
         effect: &Effect,
     ) -> Option<Reserved> {
-        let waiting = self.0.matching.reserve(queue)?;
+        let waiting = loop {
+            let waiting = self.0.matching.reserve(queue)?;
+            // A poll that was there when its caller was disabled ends without a task.
+            if !self.0.disabled.refuses(&waiting.info.cause.principal) {
+                break waiting;
+            }
+        };
         // Who starts a task is the worker that takes it, not who made it.
         let caller = std::mem::replace(&mut cx.cause, waiting.info.cause.clone());
         let delivery = start_for(key, live, cx, effect, &poller(&waiting.info));
@@ -269,12 +318,12 @@ impl Runtime {
         key: WorkflowKey,
         reserved: Vec<Reserved>,
         effects: Vec<Effect>,
-    ) -> AfterCommit {
+    ) -> Option<AfterCommit> {
         if reserved.is_empty() && effects.is_empty() {
-            return Box::new(|| {});
+            return None;
         }
         let runtime = self.clone();
-        Box::new(move || {
+        Some(Box::new(move || {
             for Reserved { waiting, delivery } in reserved {
                 // A poller that went away in this moment leaves its task to its time-out, as one
                 // that dies a moment later does.
@@ -283,7 +332,7 @@ impl Runtime {
             for effect in effects {
                 runtime.perform(&key, effect);
             }
-        })
+        }))
     }
 
     /// Does what a durable transition asks for.
@@ -344,6 +393,11 @@ impl Runtime {
 
     /// Starts a task for a poller that waits, and gives it to it.
     pub(crate) async fn hand_over(&self, queue: &QueueKey, task: Task, waiting: Waiting) {
+        if self.0.disabled.refuses(&waiting.info.cause.principal) {
+            drop(waiting);
+            self.offer(queue, task, 3);
+            return;
+        }
         match self.start_task(queue.kind, &task, &waiting.info).await {
             Ok(Some(delivery)) => {
                 let _ = waiting.sender.send(delivery);
@@ -397,7 +451,7 @@ impl Runtime {
     }
 
     /// Slows callers while the disk or the projector is far behind.
-    async fn wait_for_room(&self) -> Result<()> {
+    pub(crate) async fn wait_for_room(&self) -> Result<()> {
         const ROUNDS: u32 = 200;
         for _ in 0..ROUNDS {
             let lag = self
@@ -421,19 +475,20 @@ impl Runtime {
             self.wait_for_recovery().await;
             match self.look_up(key, run_id) {
                 LookUp::Ready => return Ok(()),
-                LookUp::RunMissing => return self.load_named_run(key, run_id).await,
+                LookUp::RunMissing(since) => return self.load_named_run(key, run_id, since).await,
+                LookUp::Recovering => {}
                 LookUp::Spoiled => {
                     let _no_projection = self.0.projecting.lock().await;
                     self.restore(key).await?;
                 }
                 // An error only says that it is there, or that loading failed: look again.
                 LookUp::Loading(mut receiver) => drop(receiver.recv().await),
-                LookUp::Absent => {
+                LookUp::Absent(since) => {
                     // A caller that goes away in the middle lets others load it.
                     let unfinished = Unfinished { runtime: self, key };
                     let loaded = self.load(key).await;
                     std::mem::forget(unfinished);
-                    self.finish_loading(key, loaded)?;
+                    self.finish_loading(key, loaded, since)?;
                     self.offer_outstanding(key);
                 }
             }
@@ -442,6 +497,10 @@ impl Runtime {
 
     fn look_up(&self, key: &WorkflowKey, run_id: &str) -> LookUp {
         let mut shard = self.0.shards.of(key.slot()).lock();
+        // What is in the store is outdated then, and memory does not know it yet.
+        if self.0.recovering.load(Ordering::Acquire) {
+            return LookUp::Recovering;
+        }
         match shard.find(key) {
             Found::Ready(workflow) if workflow.spoiled => LookUp::Spoiled,
             Found::Ready(workflow) if has_run(workflow, run_id) => LookUp::Ready,
@@ -450,21 +509,23 @@ impl Runtime {
                 if !std::mem::replace(&mut workflow.dirty, true) {
                     shard.dirty.push(key.clone());
                 }
-                LookUp::RunMissing
+                LookUp::RunMissing(shard.generation())
             }
             Found::Loading(receiver) => LookUp::Loading(receiver),
-            Found::Absent => {
-                shard.loading(key);
-                LookUp::Absent
-            }
+            Found::Absent => LookUp::Absent(shard.loading(key)),
         }
     }
 
-    fn finish_loading(&self, key: &WorkflowKey, loaded: Result<Workflow>) -> Result<()> {
+    fn finish_loading(
+        &self,
+        key: &WorkflowKey,
+        loaded: Result<Workflow>,
+        since: Generation,
+    ) -> Result<()> {
         let mut shard = self.0.shards.of(key.slot()).lock();
         match loaded {
             Ok(workflow) => {
-                shard.loaded(key.clone(), workflow);
+                shard.loaded(key.clone(), workflow, since);
                 Ok(())
             }
             Err(error) => {
@@ -487,24 +548,36 @@ impl Runtime {
         if let Some(run_id) = current {
             if let Some(live) = self.load_run(key, &run_id).await? {
                 workflow.last_seq = live.seq;
-                workflow.runs.insert(run_id.clone(), live);
+                workflow.runs.insert(run_id.clone(), Box::new(live));
             }
             workflow.current = Some(run_id);
         }
         Ok(workflow)
     }
 
-    async fn load_named_run(&self, key: &WorkflowKey, run_id: &str) -> Result<()> {
+    /// Loads a run of a workflow that is in memory. Does nothing if memory was dropped `since`: the
+    /// caller looks again.
+    async fn load_named_run(
+        &self,
+        key: &WorkflowKey,
+        run_id: &str,
+        since: Generation,
+    ) -> Result<()> {
         let loaded = self.load_run(key, run_id).await?;
+        let mut shard = self.0.shards.of(key.slot()).lock();
+        if shard.generation() != since {
+            return Ok(());
+        }
         let Some(live) = loaded else {
             return Err(RuntimeError::not_found(format!(
                 "workflow execution not found for workflow ID \"{}\" and run ID \"{run_id}\"",
                 key.workflow_id
             )));
         };
-        let mut shard = self.0.shards.of(key.slot()).lock();
         if let Some(workflow) = shard.ready(key) {
-            workflow.runs.entry(run_id.to_owned()).or_insert(live);
+            let runs = &mut workflow.runs;
+            runs.entry(run_id.to_owned())
+                .or_insert_with(|| Box::new(live));
         }
         drop(shard);
         self.offer_outstanding(key);
@@ -574,12 +647,14 @@ impl Drop for Unfinished<'_> {
 enum LookUp {
     Ready,
     /// It is there, but not the run that is asked for.
-    RunMissing,
+    RunMissing(Generation),
+    /// Memory is being made again: it says nothing.
+    Recovering,
     /// It is there, with steps that were given up.
     Spoiled,
     Loading(tokio::sync::broadcast::Receiver<()>),
     /// The caller has to load it.
-    Absent,
+    Absent(Generation),
 }
 
 struct Decided<R> {
@@ -658,7 +733,10 @@ fn has_run(workflow: &Workflow, run_id: &str) -> bool {
 /// Counts what is going to be recorded.
 fn changes(workflow: &Workflow, cx: &Cx<'_>) -> usize {
     let steps = workflow.runs.values().map(|live| live.run.step_count());
-    steps.sum::<usize>() + cx.new_runs.len() + workflow.deleted.len()
+    steps.sum::<usize>()
+        + cx.new_runs.len()
+        + workflow.deleted.len()
+        + usize::from(workflow.erasure.is_some())
 }
 
 /// Does what is due. Nobody's call causes that, whoever happens to call.
@@ -741,6 +819,43 @@ mod tests {
         let bed = Bed::reopen(store, Settings::default()).await;
         assert_eq!(types(&bed).await, expected);
         bed.answer([]).await;
+    }
+
+    /// Between a failed commit and the end of the recovery from it, neither memory nor the store's
+    /// projections know what is durable: whoever looks then must not take anything from there.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_read_around_a_recovery_is_not_believed() {
+        let bed = Bed::open(Settings {
+            projection_interval: Duration::from_secs(3600),
+            ..Settings::default()
+        })
+        .await;
+        let run_id = bed.start(start("flow")).await;
+        let (runtime, key) = (&bed.runtime, bed.key("flow"));
+        let since = runtime.0.shards.of(key.slot()).lock().generation();
+        let turn = runtime.0.projecting.lock().await;
+        runtime.drop_memory(&mut || {});
+        for run_id in ["", &run_id] {
+            let found = runtime.look_up(&key, run_id);
+            assert!(matches!(found, LookUp::Recovering));
+        }
+        // One that looked before memory was dropped: the store does not have the run.
+        let named = runtime.load_named_run(&key, &run_id, since).await;
+        assert_eq!(named.map_err(|error| error.to_string()), Ok(()));
+        let outdated = runtime.load(&key).await.expect("read");
+        assert_eq!(outdated.current, None);
+        drop(turn);
+        runtime.wait_for_recovery().await;
+        runtime.project_all().await.expect("projected");
+        {
+            let mut shard = runtime.0.shards.of(key.slot()).lock();
+            shard.take(&key);
+            shard.loading(&key);
+        }
+        let finished = runtime.finish_loading(&key, Ok(outdated), since);
+        assert!(finished.is_ok());
+        runtime.0.shards.of(key.slot()).lock().load_failed(&key);
+        assert!(!bed.history("flow", "").await.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,11 @@ use steadfast_store::filter::{Filter, PREDEFINED_ATTRIBUTES};
 use steadfast_store::{VisibilityCount, VisibilityQuery, VisibilityRow};
 
 use crate::error::{Result, RuntimeError};
+use crate::evidence::reads::{Read, Subject};
 use crate::namespaces::Namespace;
+use crate::permit::Permit;
 use crate::runtime::Runtime;
+use crate::token::ListToken;
 
 /// Metadata key of a search attribute's type.
 const TYPE_KEY: &str = "type";
@@ -31,6 +34,7 @@ impl Runtime {
     /// Lists runs. Everything that was acknowledged before the call is found.
     pub async fn list_runs(
         &self,
+        permit: &Permit,
         namespace: &Namespace,
         query: &str,
         page_size: i32,
@@ -40,6 +44,7 @@ impl Runtime {
         if filter.groups_by_status() {
             return Err(RuntimeError::invalid("GROUP BY is only for counts."));
         }
+        let token = ListToken::read(page_token)?;
         self.projected().await?;
         let page_size = match usize::try_from(page_size) {
             Ok(0) | Err(_) => MAX_PAGE,
@@ -51,22 +56,42 @@ impl Runtime {
                 namespace_id: namespace.id.clone(),
                 filter,
                 page_size,
-                cursor: (!page_token.is_empty()).then(|| page_token.to_vec()),
+                cursor: token.as_ref().map(|token| token.cursor.clone()),
             })
             .await?;
+        let seal = self.read_seal(&namespace.id, query);
+        if token.is_none_or(|token| token.noted != seal) {
+            // The filter may hold values, and what is in a log stays there.
+            let subject = Subject::default();
+            self.note_read(permit, Read::List, &namespace.id, subject)
+                .await?;
+        }
+        let token = |cursor| ListToken {
+            cursor,
+            noted: seal,
+        };
         let infos = page
             .rows
             .into_iter()
             .map(|row| info(namespace, row))
             .collect();
-        Ok((infos, page.cursor.unwrap_or_default()))
+        let next = page.cursor.map(|cursor| token(cursor).encode_to_vec());
+        Ok((infos, next.unwrap_or_default()))
     }
 
     /// Counts runs. Everything that was acknowledged before the call is counted.
-    pub async fn count_runs(&self, namespace: &Namespace, query: &str) -> Result<VisibilityCount> {
+    pub async fn count_runs(
+        &self,
+        permit: &Permit,
+        namespace: &Namespace,
+        query: &str,
+    ) -> Result<VisibilityCount> {
         let filter = parse(namespace, query)?;
         self.projected().await?;
-        Ok(self.store().count_visibility(&namespace.id, filter).await?)
+        let count = self.store().count_visibility(&namespace.id, filter).await?;
+        self.note_read(permit, Read::Count, &namespace.id, Subject::default())
+            .await?;
+        Ok(count)
     }
 }
 

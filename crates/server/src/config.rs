@@ -1,5 +1,9 @@
 //! Configuration: a TOML file, or the flags of `steadfast dev`.
 
+mod auth;
+mod credentials;
+mod webhooks;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,6 +13,13 @@ use serde::Deserialize;
 use steadfast_engine::Limits;
 use steadfast_engine::time::SECOND;
 use steadfast_runtime::Settings;
+use steadfast_runtime::evidence::reads::Reads;
+
+pub(crate) use auth::is_safe;
+pub use auth::{AuthConfig, KindConfig, MtlsConfig, OidcConfig, TlsConfig};
+pub use credentials::CredentialsConfig;
+pub(crate) use credentials::{MAX_LIFETIME, is_name};
+pub use webhooks::WebhookConfig;
 
 /// Everything that a server is started with.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,12 +37,54 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What is logged.
     pub log: LogConfig,
-    /// Allows to serve other machines although nobody is authenticated.
+    /// Allows to serve other machines although nobody is authenticated, or without TLS.
     pub insecure: bool,
+    /// TLS on both ports; none for plain connections.
+    pub tls: Option<TlsConfig>,
+    /// How callers are authenticated.
+    pub auth: AuthConfig,
     /// Threads that serve requests; 0 for as many as there are cores.
     pub threads: usize,
     /// The tamper-evident log.
     pub evidence: EvidenceConfig,
+    /// What agents may do.
+    pub policy: PolicyConfig,
+    /// Who may say that workflow types are resumable.
+    pub prove: ProveConfig,
+    /// Credentials of tool calls; none if there are none.
+    pub credentials: Option<CredentialsConfig>,
+    /// Who is told of approvals.
+    pub webhooks: Vec<WebhookConfig>,
+}
+
+/// Who may say that workflow types are resumable, and what of it counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProveConfig {
+    /// Verifier keys, as `steadfast prove keygen` prints them, of those whose attestations are believed.
+    pub trusted_keys: Vec<String>,
+    /// After so many days an attestation does not count any more.
+    pub max_age_days: u32,
+    /// So many percent of all that there was to try must have been tried, and have come to its place.
+    pub min_coverage_percent: u32,
+}
+
+impl Default for ProveConfig {
+    fn default() -> Self {
+        Self {
+            trusted_keys: Vec::new(),
+            max_age_days: 90,
+            min_coverage_percent: 0,
+        }
+    }
+}
+
+/// What agents may do.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// A file of Cedar policies, or a directory with such files (`*.cedar`). None: nothing is governed.
+    pub path: Option<PathBuf>,
 }
 
 /// The tamper-evident log.
@@ -49,9 +102,24 @@ pub struct EvidenceConfig {
     pub anchor: Option<PathBuf>,
     /// Witnesses that cosign checkpoints.
     pub witnesses: Vec<WitnessConfig>,
+    /// Which reads leave entries.
+    pub reads: ReadsConfig,
     /// No log at all: only to measure what it costs.
     #[serde(skip)]
     pub off_for_benchmarks: bool,
+}
+
+/// Which reads leave entries in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadsConfig {
+    /// None.
+    #[default]
+    None,
+    /// Those of histories.
+    History,
+    /// Queries, descriptions, lists and counts as well.
+    All,
 }
 
 /// A witness (`c2sp.org/tlog-witness`).
@@ -140,8 +208,14 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
             insecure: false,
+            tls: None,
+            auth: AuthConfig::default(),
             threads: 0,
+            policy: PolicyConfig::default(),
+            prove: ProveConfig::default(),
             evidence: EvidenceConfig::default(),
+            credentials: None,
+            webhooks: Vec::new(),
         }
     }
 }
@@ -199,10 +273,20 @@ impl Config {
         if let Some(address) = open
             && !self.insecure
         {
-            return Err(format!(
-                "{address} can be reached by other machines, but nobody is authenticated: serve a loopback address, or say insecure"
-            ));
+            let missing = match (self.auth.is_on(), self.tls.is_some()) {
+                (true, true) => None,
+                (true, false) => Some("there is no TLS, so that keys and tokens can be read"),
+                (false, _) => Some("nobody is authenticated"),
+            };
+            if let Some(missing) = missing {
+                return Err(format!(
+                    "{address} can be reached by other machines, but {missing}: serve a loopback address, or say insecure"
+                ));
+            }
         }
+        self.check_auth()?;
+        self.check_credentials()?;
+        self.check_webhooks()?;
         for namespace in &self.namespaces {
             if namespace.retention_hours == 0 {
                 return Err(format!(
@@ -241,7 +325,13 @@ impl Config {
                 .long_poll_seconds
                 .map_or(defaults.long_poll, Duration::from_secs),
             evidence: !self.evidence.off_for_benchmarks,
+            reads: match self.evidence.reads {
+                ReadsConfig::None => Reads::None,
+                ReadsConfig::History => Reads::History,
+                ReadsConfig::All => Reads::All,
+            },
             shapes: crate::shapes::shapes(),
+            explain: Some(crate::governance::explain),
             ..defaults
         }
     }
@@ -276,10 +366,34 @@ mod tests {
     }
 
     #[test]
+    fn reads_have_three_values() {
+        let parse = |value: &str| Config::parse(&format!("[evidence]\nreads = '{value}'"));
+        let settings = |value| parse(value).expect("parses").settings().reads;
+        assert_eq!(settings("none"), Reads::None);
+        assert_eq!(settings("history"), Reads::History);
+        assert_eq!(settings("all"), Reads::All);
+        let error = parse("some").expect_err("refused");
+        assert!(
+            error.contains("some") && error.contains("history"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn other_machines_are_served_only_when_that_is_spelt_out() {
-        let mut config = Config::parse("grpc = '0.0.0.0:7233'").expect("parses");
-        assert!(config.check().is_err());
-        config.insecure = true;
-        assert!(config.check().is_ok());
+        let tls = "[tls]\ncert = 'c'\nkey = 'k'\n";
+        let auth = "[auth]\napi_keys = true\n";
+        for (rest, is_safe) in [
+            (String::new(), false),
+            (tls.to_owned(), false),
+            (auth.to_owned(), false),
+            (format!("{tls}{auth}"), true),
+        ] {
+            let text = format!("grpc = '0.0.0.0:7233'\n{rest}");
+            let mut config = Config::parse(&text).expect("parses");
+            assert_eq!(config.check().is_ok(), is_safe, "{text}");
+            config.insecure = true;
+            assert!(config.check().is_ok(), "{text}");
+        }
     }
 }

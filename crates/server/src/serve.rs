@@ -13,11 +13,20 @@ use steadfast_runtime::{Permit, Runtime};
 use steadfast_store::sqlite::{SqliteOptions, SqliteStore};
 use tokio::net::TcpListener;
 use tonic::codec::CompressionEncoding;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
+use crate::attestations::Attestations;
+use crate::authn::{AuthLayer, Authenticator, Peer};
 use crate::config::{Config, NamespaceConfig, WitnessConfig};
+use crate::connections::Connections;
+use crate::credentials::Credentials;
 use crate::evidence::{self, Publisher, Witnesses};
+use crate::gate::{Gate, Refusals, Target};
+use crate::governance;
 use crate::grpc::Service;
+use crate::tls::{Protocol, Tls};
+use crate::webhooks::Webhooks;
 
 /// How long calls may take to end after the server was told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -50,6 +59,15 @@ pub enum ServerError {
     /// The logs cannot be opened.
     #[error("the log of evidence cannot be opened: {0}")]
     Evidence(String),
+    /// A certificate or its key cannot be used.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// Tool calls cannot be given credentials.
+    #[error("credentials: {0}")]
+    Credentials(String),
+    /// Callers cannot be authenticated.
+    #[error("authentication: {0}")]
+    Auth(String),
     /// The runtime cannot be opened on the store.
     #[error("{0}")]
     Runtime(#[from] steadfast_runtime::RuntimeError),
@@ -64,6 +82,14 @@ pub struct Server {
     /// None where evidence is off.
     publisher: Option<Publisher>,
     witnesses: Vec<WitnessConfig>,
+    policies: governance::InForce,
+    policy_files: Option<governance::Watch>,
+    /// None where nobody is authenticated.
+    authenticator: Option<Authenticator>,
+    /// None where tool calls get no credentials.
+    credentials: Option<Credentials>,
+    webhooks: Webhooks,
+    tls: Option<Tls>,
     grpc: TcpListener,
     http: Option<TcpListener>,
 }
@@ -72,6 +98,9 @@ impl Server {
     /// Opens the store and the ports.
     pub async fn start(config: &Config) -> Result<Self, ServerError> {
         config.check().map_err(ServerError::Config)?;
+        let mtls = config.auth.mtls.as_ref();
+        let tls = config.tls.as_ref().map(|tls| Tls::open(tls, mtls));
+        let tls = tls.transpose().map_err(ServerError::Tls)?;
         let grpc = listen(config.grpc).await?;
         let http = match config.http {
             Some(address) => Some(listen(address).await?),
@@ -82,6 +111,20 @@ impl Server {
         for namespace in &config.namespaces {
             ensure_namespace(&runtime, namespace).await?;
         }
+        evidence::settings::note_changes(&runtime, config)
+            .await
+            .map_err(ServerError::Evidence)?;
+        let attestations = Attestations::open(&runtime, &config.prove)
+            .await
+            .map_err(ServerError::Config)?;
+        let path = config.policy.path.as_deref();
+        let (policies, policy_files) =
+            governance::start(&runtime, path, config.auth.is_on(), attestations)
+                .await
+                .map_err(ServerError::Config)?;
+        let webhooks = Webhooks::open(&runtime, config)
+            .await
+            .map_err(|error| ServerError::Config(format!("webhook {error}")))?;
         let publisher = match config.evidence.off_for_benchmarks {
             true => None,
             false => {
@@ -89,13 +132,38 @@ impl Server {
                 Some(opened.map_err(ServerError::Evidence)?)
             }
         };
+        let authenticator = Authenticator::open(&runtime, config)
+            .await
+            .map_err(ServerError::Auth)?;
+        let logs = publisher.as_ref().map(Publisher::logs);
+        let address = http.as_ref().and_then(|of| of.local_addr().ok());
+        let logs = &logs.unwrap_or_default();
+        let credentials = Credentials::open(&runtime, config, address, logs)
+            .await
+            .map_err(ServerError::Credentials)?;
         Ok(Self {
             runtime,
+            authenticator,
+            credentials,
+            webhooks,
+            tls,
             publisher,
             witnesses: config.evidence.witnesses.clone(),
+            policies,
+            policy_files,
             grpc,
             http,
         })
+    }
+
+    /// What it runs on.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Who issues the credentials of tool calls, if they get some.
+    pub fn issuer(&self) -> Option<&str> {
+        self.credentials.as_ref().map(Credentials::issuer)
     }
 
     /// Where gRPC is served: the configured address, with the port that the system chose for 0.
@@ -129,11 +197,41 @@ impl Server {
         if let Some(publisher) = self.publisher {
             tasks.push(tokio::spawn(publisher.run()));
         }
-        if let Some(listener) = self.http {
-            let router = crate::http::router(runtime.clone(), logs, witnesses);
-            tasks.push(tokio::spawn(serve_http(listener, runtime.clone(), router)));
+        tasks.extend(self.webhooks.start(&runtime, &logs));
+        if let Some(watch) = self.policy_files {
+            tasks.push(tokio::spawn(watch.run()));
         }
-        let mut grpc = tokio::spawn(serve_grpc(self.grpc, runtime.clone()));
+        let authenticator = self.authenticator;
+        tasks.extend(authenticator.iter().flat_map(Authenticator::start));
+        let unauthenticated = authenticator.as_ref().map(Authenticator::refused);
+        let (refusals, writing) = Refusals::new(&runtime, unauthenticated.unwrap_or_default());
+        tasks.push(tokio::spawn(writing));
+        let gate = Gate::new(authenticator.is_some(), self.policies, refusals)
+            .without(runtime.disabled().clone())
+            .with_runtime(runtime.clone());
+        if let Some(credentials) = self.credentials.clone() {
+            tasks.push(tokio::spawn(credentials.rotate_keys()));
+        }
+        if let Some(tls) = &self.tls {
+            tasks.push(tokio::spawn(tls.clone().follow_files()));
+        }
+        if let Some(listener) = self.http {
+            let authenticator = authenticator.clone();
+            let credentials = self.credentials.clone();
+            let router = crate::http::router(
+                runtime.clone(),
+                logs,
+                witnesses,
+                authenticator,
+                credentials,
+                gate.clone(),
+                self.webhooks.clone(),
+            );
+            let http = serve_http(listener, runtime.clone(), self.tls.clone(), router);
+            tasks.push(tokio::spawn(http));
+        }
+        let grpc = serve_grpc(self.grpc, runtime.clone(), self.tls, authenticator, gate);
+        let mut grpc = tokio::spawn(grpc);
         runtime.stopping().await;
         let served = match tokio::time::timeout(GRACE, &mut grpc).await {
             Ok(Ok(served)) => served,
@@ -262,9 +360,15 @@ fn search_attributes(
     Ok(wanted)
 }
 
-async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), ServerError> {
+async fn serve_grpc(
+    listener: TcpListener,
+    runtime: Runtime,
+    tls: Option<Tls>,
+    authenticator: Option<Authenticator>,
+    gate: Gate,
+) -> Result<(), ServerError> {
     let failed = |error: &dyn std::fmt::Display| ServerError::Transport(error.to_string());
-    let service = Service::new(runtime.clone());
+    let service = Service::new(runtime.clone(), gate.clone());
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_serving::<WorkflowServiceServer<Service>>()
@@ -277,25 +381,33 @@ async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), Serve
             .register_encoded_file_descriptor_set(steadfast_api::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let reflects = move |request: tonic::Request<()>| {
+        let about = Target::of("");
+        gate.admit("ServerReflectionInfo", request.extensions(), &about)?;
+        Ok(request)
+    };
     let gzip = CompressionEncoding::Gzip;
-    tonic::transport::Server::builder()
+    let router = tonic::transport::Server::builder()
+        .layer(AuthLayer(authenticator))
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .tcp_nodelay(true)
         .add_service(health.accept_compressed(gzip))
-        .add_service(
+        .add_service(InterceptedService::new(
             reflection()
                 .build_v1()
                 .map_err(|e| failed(&e))?
                 .accept_compressed(gzip),
-        )
-        .add_service(
+            reflects.clone(),
+        ))
+        .add_service(InterceptedService::new(
             reflection()
                 .build_v1alpha()
                 .map_err(|e| failed(&e))?
                 .accept_compressed(gzip),
-        )
+            reflects,
+        ))
         .add_service(
             OperatorServiceServer::new(service.clone())
                 .accept_compressed(gzip)
@@ -305,19 +417,49 @@ async fn serve_grpc(listener: TcpListener, runtime: Runtime) -> Result<(), Serve
             WorkflowServiceServer::new(service)
                 .accept_compressed(gzip)
                 .max_decoding_message_size(MAX_REQUEST_BYTES),
-        )
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async move { runtime.stopping().await },
-        )
-        .await
-        .map_err(|error| failed(&error))
+        );
+    let stopping = async move { runtime.stopping().await };
+    let served = match tls {
+        None => {
+            let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+            router
+                .serve_with_incoming_shutdown(connections, stopping)
+                .await
+        }
+        Some(tls) => {
+            let connections = Connections::accept(listener, tls, Protocol::Grpc);
+            let connections = connections.map_err(|error| failed(&error))?;
+            router
+                .serve_with_incoming_shutdown(connections, stopping)
+                .await
+        }
+    };
+    served.map_err(|error| failed(&error))
 }
 
-async fn serve_http(listener: TcpListener, runtime: Runtime, router: axum::Router) {
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { runtime.stopping().await })
-        .await;
+async fn serve_http(
+    listener: TcpListener,
+    runtime: Runtime,
+    tls: Option<Tls>,
+    router: axum::Router,
+) {
+    let stopping = async move { runtime.stopping().await };
+    let served = match tls {
+        None => {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(stopping)
+                .await
+        }
+        Some(tls) => match Connections::accept(listener, tls, Protocol::Http) {
+            Ok(connections) => {
+                let router = router.into_make_service_with_connect_info::<Peer>();
+                axum::serve(connections, router)
+                    .with_graceful_shutdown(stopping)
+                    .await
+            }
+            Err(error) => Err(error),
+        },
+    };
     if let Err(error) = served {
         tracing::error!(%error, "serving HTTP failed");
     }

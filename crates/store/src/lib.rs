@@ -157,7 +157,8 @@ pub struct VisibilityRow {
 /// state; this index only tells which runs to load when a poller comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingTask {
-    /// `temporal.api.enums.v1.TaskQueueType` as its number (1 workflow, 2 activity).
+    /// `temporal.api.enums.v1.TaskQueueType` as its number (1 workflow, 2 activity); 3 for tool calls that
+    /// wait for people.
     pub kind: i32,
     /// Task queue name.
     pub task_queue: String,
@@ -195,6 +196,20 @@ pub struct RunProjection {
     pub records: Option<RecordPage>,
 }
 
+/// What is left of a run, or of a history that outlived its run, once its payloads are erased. All of
+/// its records go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ErasedRun {
+    /// The run.
+    pub run: RunRef,
+    /// The encoded state in place of the one that was there; none for a run that was deleted.
+    pub snapshot: Option<Vec<u8>>,
+    /// Its own events in place of those that were there: all of them.
+    pub history: Vec<HistoryPage>,
+    /// What visibility shows from now on; none leaves it as it is.
+    pub visibility: Option<VisibilityRow>,
+}
+
 /// One batch of the projector, written in one transaction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ProjectionBatch {
@@ -209,6 +224,9 @@ pub struct ProjectionBatch {
     pub deleted: Vec<RunRef>,
     /// What is added to logs.
     pub logs: Vec<LogProjection>,
+    /// Runs that are erased, after everything else. [`Store::overwrite_remains`] then makes the old
+    /// bytes go.
+    pub erased: Vec<ErasedRun>,
 }
 
 /// Which visibility rows to list.
@@ -266,6 +284,13 @@ pub trait Store: Send + Sync + 'static {
     /// Writes one batch of projections, all or nothing, and then trims the journal rows that are no
     /// longer needed (only those whose projection is durable).
     async fn project(&self, batch: ProjectionBatch) -> Result<(), StoreError>;
+
+    /// Makes sure that nothing of what batches have erased is left anywhere in the store's files: in
+    /// space that is not used any more, in old journal rows, in write-ahead logs. Nothing is done if
+    /// nothing was erased since the last time, which is remembered over crashes; otherwise it takes
+    /// about as long, and as much room, as copying the store. Appends and reads go on meanwhile,
+    /// projections wait. After an error it is still to be done.
+    async fn overwrite_remains(&self) -> Result<(), StoreError>;
 
     /// The position of the last projection batch.
     async fn projected_position(&self) -> Result<u64, StoreError>;
@@ -385,6 +410,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a small record; removing what is not there is no error.
     async fn delete_record(&self, kind: &str, key: &str) -> Result<(), StoreError>;
+
+    /// One small record.
+    async fn record(&self, kind: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let all = self.records(kind).await?;
+        let found = all.into_iter().find(|(of, _)| of == key);
+        Ok(found.map(|(_, value)| value))
+    }
 
     /// All small records of a kind: `(key, value)` sorted by key.
     async fn records(&self, kind: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;

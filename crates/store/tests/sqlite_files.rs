@@ -128,7 +128,7 @@ async fn a_second_process_is_kept_out() {
 
 #[test]
 fn files_of_a_newer_release_are_refused_and_left_alone() {
-    for (file, supported) in [("steadfast.db", 2), ("steadfast.journal.db", 1)] {
+    for (file, supported) in [("steadfast.db", 4), ("steadfast.journal.db", 1)] {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("steadfast.db");
         drop(open(&path).expect("a store"));
@@ -143,6 +143,19 @@ fn files_of_a_newer_release_are_refused_and_left_alone() {
             supported,
         };
         assert_eq!(error, Some(expected), "{file}");
+    }
+}
+
+/// The column takes what looks like a number for one: such an id could not be read again.
+#[test]
+fn the_id_that_pairs_the_files_is_no_number() {
+    let directory = tempfile::tempdir().expect("a directory");
+    drop(open(&directory.path().join("steadfast.db")).expect("a store"));
+    for file in ["steadfast.db", "steadfast.journal.db"] {
+        let file = Connection::open(directory.path().join(file)).expect("the file");
+        let sql = "SELECT value FROM meta WHERE key = 'store_id'";
+        let id: String = file.query_row(sql, [], |row| row.get(0)).expect("an id");
+        assert!(id.starts_with("id-"), "{id}");
     }
 }
 

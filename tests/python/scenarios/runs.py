@@ -186,10 +186,11 @@ async def eager_start(scene: Scene) -> None:
 @scenario
 async def id_conflict_terminates(scene: Scene) -> None:
     first = await scene.start(Nap.run, 1000)
+    second = await scene.start(
+        Greet.run, "Ada", id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING
+    )
+    # Not before: it would be given the first one's task, of a type that it does not know.
     async with scene.worker([Greet]):
-        second = await scene.start(
-            Greet.run, "Ada", id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING
-        )
         assert await second.result() == "hello Ada"
     await scene.record("first", run_id=first.first_execution_run_id)
     await scene.record("second", run_id=second.first_execution_run_id)

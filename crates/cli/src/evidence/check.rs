@@ -53,8 +53,12 @@ impl Check {
 
 fn counts(value: &Value) -> String {
     let number = |name: &str| value[name].as_u64().unwrap_or(0);
+    let erased = match number("erased") {
+        0 => String::new(),
+        erased => format!(", {erased} erased runs"),
+    };
     format!(
-        "{} entries, {} runs, {} records",
+        "{} entries, {} runs, {} records{erased}",
         number("entries"),
         number("runs"),
         number("records")

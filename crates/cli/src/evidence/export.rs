@@ -8,6 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use clap::Args;
+use steadfast_ledger::checkpoint::Checkpoint;
+use steadfast_ledger::note::Note;
 
 use super::client::Target;
 
@@ -24,6 +26,10 @@ pub struct Export {
     target: Target,
     #[command(flatten)]
     about: About,
+    /// A checkpoint of the log that was kept from before, such as that of an earlier bundle: the new one
+    /// proves that the log extends it.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
     /// The file to write; `-` is the standard output.
     #[arg(long, short, default_value = "evidence.zip", value_name = "FILE")]
     output: PathBuf,
@@ -59,7 +65,11 @@ impl Export {
             let value = value.as_deref()?;
             Some((*name, value))
         });
-        let query: Vec<_> = query.collect();
+        let since = self.checkpoint.as_deref().map(size).transpose()?;
+        let since = since.map(|size| size.to_string());
+        let query: Vec<_> = query
+            .chain(since.as_deref().map(|size| ("since", size)))
+            .collect();
         let (export, body) = self.target.get("evidence/bundle", &query)?;
         let (done, is_done) = channel();
         let bar = io::stderr()
@@ -97,6 +107,15 @@ impl Export {
         std::fs::rename(partial, path).map_err(failed)?;
         Ok(bytes)
     }
+}
+
+/// The number of entries of a checkpoint. Whether it is to be believed is for whoever verifies.
+fn size(path: &Path) -> Result<u64, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
+    let note = Note::parse(bytes).map_err(|error| failed(&error))?;
+    let checkpoint = Checkpoint::parse(note.text()).map_err(|error| failed(&error))?;
+    Ok(checkpoint.size)
 }
 
 fn end_progress(done: Sender<()>, bar: Option<std::thread::JoinHandle<()>>) {

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use steadfast_ledger::bundle::{Finding, Limits, Report, Trust, Verdict, verify};
+use steadfast_ledger::bundle::{Finding, Limits, Report, Trust, Verdict, verify_with};
 use steadfast_ledger::note::VerifierKey;
+
+use steadfast_server::governance::PolicyJudge;
 
 /// Check a bundle: that nothing in it was changed, left out or put into another order, and that the
 /// log signed it. Ends with 1 if it is not to be believed.
@@ -16,7 +18,8 @@ use steadfast_ledger::note::VerifierKey;
 pub struct Verify {
     /// The bundle.
     bundle: PathBuf,
-    /// The log's verifier key, or a file with one key a line. From somebody whom you trust.
+    /// The log's verifier key, or a file with one key a line. From somebody whom you trust. An older
+    /// key of the log will do, too: the bundle proves which keys took its place.
     #[arg(long, required = true, value_name = "KEY|FILE")]
     key: Vec<String>,
     /// The verifier key of a witness, or a file with one key a line.
@@ -25,6 +28,9 @@ pub struct Verify {
     /// So many of these witnesses must have cosigned the checkpoint; all of them if it is not given.
     #[arg(long, value_name = "N")]
     quorum: Option<usize>,
+    /// A checkpoint of the log that was kept from before: the log must extend it. Export with it, too.
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -35,14 +41,21 @@ impl Verify {
     pub fn run(self) -> Result<ExitCode, String> {
         let log = keys(&self.key)?;
         let witnesses = keys(&self.witness)?;
+        let earlier = self.checkpoint.as_deref().map(|path| {
+            std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+        });
+        let earlier = earlier.transpose()?;
         let trust = Trust {
             log: &log,
             witnesses: &witnesses,
             quorum: self.quorum.unwrap_or(witnesses.len()),
+            earlier: earlier.as_deref(),
         };
         let file = File::open(&self.bundle)
             .map_err(|error| format!("{}: {error}", self.bundle.display()))?;
-        let report = verify(BufReader::new(file), &trust, &Limits::default());
+        let policies = PolicyJudge::default();
+        let limits = Limits::default();
+        let report = verify_with(BufReader::new(file), &trust, &limits, Some(&policies));
         match self.json {
             true => println!("{}", as_json(&report)),
             false => print!("{report}"),
@@ -54,7 +67,7 @@ impl Verify {
 }
 
 /// Keys that are given as they are, or in files.
-fn keys(given: &[String]) -> Result<Vec<VerifierKey>, String> {
+pub(crate) fn keys(given: &[String]) -> Result<Vec<VerifierKey>, String> {
     let mut keys = Vec::new();
     for one in given {
         // A key has `+` between its parts; a file with such a name can be given with its directory.
@@ -77,6 +90,7 @@ fn keys(given: &[String]) -> Result<Vec<VerifierKey>, String> {
 }
 
 fn as_json(report: &Report) -> Value {
+    let followed: Vec<_> = report.followed.iter().map(VerifierKey::to_string).collect();
     let witnesses = report.witnesses.iter();
     let witnesses = witnesses.map(|(key, time)| json!({ "key": key.to_string(), "time": time }));
     json!({
@@ -84,6 +98,7 @@ fn as_json(report: &Report) -> Value {
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "total": report.total,
         "manifest": report.manifest,
+        "followedKeys": followed,
         "witnesses": witnesses.collect::<Vec<_>>(),
         "unchecked": report.unchecked,
     })

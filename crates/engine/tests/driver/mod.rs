@@ -8,6 +8,8 @@ pub mod family;
 
 use prost::{Message, Name};
 use steadfast_engine::commands::Completion;
+use steadfast_engine::credential::Terms;
+use steadfast_engine::governance::Governor;
 use steadfast_engine::proto::command::{Command, ProtocolMessageCommandAttributes, command};
 use steadfast_engine::proto::common::{Payload, Payloads, WorkflowType};
 use steadfast_engine::proto::enums::EventType;
@@ -62,6 +64,11 @@ pub struct Driver {
     /// All events of the run that it wrote itself.
     pub own_events: Vec<HistoryEvent>,
     replayed: Run,
+    /// Decides what the agent may do, and who calls, where a test is about that.
+    pub governor: Option<std::sync::Arc<dyn Governor>>,
+    pub cause: Cause,
+    /// The credentials that attempts are given.
+    pub credentials: Option<Terms>,
 }
 
 impl Driver {
@@ -76,6 +83,9 @@ impl Driver {
             records: Vec::new(),
             own_events: Vec::new(),
             replayed: Run::default(),
+            governor: None,
+            cause: Cause::default(),
+            credentials: None,
         };
         driver.step(|_, _| ());
         driver
@@ -87,6 +97,13 @@ impl Driver {
     }
 
     pub fn start_with(change: impl FnOnce(&mut WorkflowExecutionStartedEventAttributes)) -> Self {
+        Self::start_by(Cause::default(), change)
+    }
+
+    pub fn start_by(
+        cause: Cause,
+        change: impl FnOnce(&mut WorkflowExecutionStartedEventAttributes),
+    ) -> Self {
         let mut attributes = WorkflowExecutionStartedEventAttributes {
             workflow_type: Some(WorkflowType {
                 name: "Flow".into(),
@@ -109,14 +126,7 @@ impl Driver {
             attributes,
             ..StartRun::default()
         };
-        let mut cx = Cx::new(
-            now,
-            &mut ids,
-            &limits,
-            &OneNamespace,
-            "default",
-            Cause::default(),
-        );
+        let mut cx = Cx::new(now, &mut ids, &limits, &OneNamespace, "default", cause);
         let run = Run::start(&mut cx, start);
         Self::adopt(run, now, ids)
     }
@@ -138,8 +148,11 @@ impl Driver {
             &self.limits,
             &OneNamespace,
             "default",
-            Cause::default(),
+            self.cause.clone(),
         );
+        let governor = self.governor.clone();
+        cx.governor = governor.as_deref();
+        cx.credentials = self.credentials.as_ref();
         let out = decide(&mut self.run, &mut cx);
         let record = self.run.take_record(&cx);
         self.effects = std::mem::take(&mut cx.effects);

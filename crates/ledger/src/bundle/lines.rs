@@ -8,17 +8,46 @@ use crate::Hash;
 use crate::checkpoint::parse_decimal;
 use crate::entry::MAX_BYTES;
 use crate::json::Object;
-use crate::skeleton::{Secret, Span, varint};
+use crate::shapes::varint;
+use crate::skeleton::{Secret, Span};
 use crate::tree::Node;
 
 /// No event is longer, and no line about one.
 const MAX_EVENT_BYTES: u64 = 1 << 28;
+
+/// No request is longer: its arguments are bounded.
+const MAX_DECISION_BYTES: u64 = 8 << 20;
 
 /// Field 1, length-delimited: an event of a `History`.
 const EVENT_TAG: u8 = 0x0a;
 
 const ENTRY_BEGIN: &[u8] = b"{\"entry\":";
 const ENTRY_INDEX: &[u8] = b",\"index\":";
+
+/// What was asked for a decision.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DecisionLine {
+    pub n: u64,
+    pub place: usize,
+    pub request: Box<serde_json::value::RawValue>,
+    pub run_id: String,
+}
+
+/// Writes the line of a decision.
+pub(super) fn write_decision(
+    out: &mut impl Write,
+    run_id: &str,
+    n: u64,
+    place: usize,
+    request: &str,
+) -> io::Result<()> {
+    // The id can be the name of a file: nothing in it has to be escaped.
+    writeln!(
+        out,
+        "{{\"n\":{n},\"place\":{place},\"request\":{request},\"run_id\":\"{run_id}\"}}"
+    )
+}
 
 /// A file that does not have the format of its kind.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +81,10 @@ impl<R: BufRead> Lines<R> {
 
     pub fn payloads(input: R) -> Self {
         Self::new(input, MAX_EVENT_BYTES)
+    }
+
+    pub fn decisions(input: R) -> Self {
+        Self::new(input, MAX_DECISION_BYTES)
     }
 
     fn new(input: R, max_bytes: u64) -> Self {
@@ -113,6 +146,15 @@ impl<R: BufRead> Lines<R> {
         let hash = line.hash.parse().map_err(|error| self.wrong(error))?;
         let (level, index) = (line.level, line.index);
         Ok(Some((Node { level, index }, hash)))
+    }
+
+    /// What was asked for the next decision.
+    pub fn next_decision(&mut self) -> Result<Option<DecisionLine>, LineError> {
+        if !self.advance()? {
+            return Ok(None);
+        }
+        let line = serde_json::from_slice(&self.buffer);
+        line.map(Some).map_err(|error| self.wrong(error))
     }
 
     /// The payloads of the next event that has some.

@@ -160,6 +160,10 @@ fn write_items(
             &format_args!("{sentence} <small>takes its place in history later</small>"),
         )?;
     }
+    let decisions = entry.decisions.iter().map(words::decision);
+    for (tone, sentence) in decisions.chain(entry.approvals.iter().map(words::approval)) {
+        item(out, tone, &Text(&sentence))?;
+    }
     for attempt in &entry.attempts {
         let (tone, sentence) = words::attempt(attempt);
         let (sentence, id) = (Text(&sentence), attempt.scheduled_event_id);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::entry::AttemptItem;
+use crate::entry::{ApprovalItem, AttemptItem, DecisionItem};
 
 /// How something is to be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +102,18 @@ fn humanized(event_type: &str) -> String {
 
 /// What happened to a tool call that has no event yet.
 pub(super) fn attempt(item: &AttemptItem<'_>) -> (Tone, String) {
-    let what = match item.activity_type.as_ref() {
-        "" => "The tool call",
-        name => name,
-    };
+    let what = tool(&item.activity_type);
     let (number, failure) = (item.attempt, item.last_failure.as_ref());
     let worker = match item.worker.as_ref() {
         "" => "a worker",
         name => name,
+    };
+    let credential = match &item.credential {
+        Some(of) => format!(
+            "; its credential {} is for {} until {}",
+            of.jti, of.audience, of.expires
+        ),
+        None => String::new(),
     };
     match (item.state.as_ref(), failure) {
         ("scheduled", "") => (
@@ -122,12 +126,12 @@ pub(super) fn attempt(item: &AttemptItem<'_>) -> (Tone, String) {
         ),
         ("started", "") => (
             Tone::Plain,
-            format!("{what}: attempt {number} was started on {worker}"),
+            format!("{what}: attempt {number} was started on {worker}{credential}"),
         ),
         ("started", _) => (
             Tone::Plain,
             format!(
-                "{what}: attempt {number} was started on {worker}, after one that failed with {failure}"
+                "{what}: attempt {number} was started on {worker}, after one that failed with {failure}{credential}"
             ),
         ),
         ("heartbeat", _) => (
@@ -150,7 +154,79 @@ pub(super) fn note(what: &str) -> Cow<'_, str> {
         "evidence/log-restarted" => "A new log was begun".into(),
         "namespace/registered" => "The namespace was registered".into(),
         "namespace/changed" => "The namespace was changed".into(),
+        "configuration/started" => "The server was started with other settings".into(),
+        "read/history" => "A history was read".into(),
+        "read/bundle" => "Evidence was exported".into(),
+        "read/query" => "The workflow was queried".into(),
+        "read/describe" => "A run was described".into(),
+        "read/list" => "Runs were listed".into(),
+        "read/count" => "Runs were counted".into(),
         _ => what.into(),
+    }
+}
+
+/// What a policy decided.
+pub(super) fn decision(item: &DecisionItem<'_>) -> (Tone, String) {
+    let what = call(&item.kind, &item.activity_type, &item.activity_id);
+    let policies = item.policies.join(", ");
+    let (tone, sentence) = match item.answer.as_ref() {
+        "allow" => (Tone::Plain, format!("{what} was allowed")),
+        "deny" => (Tone::Failed, format!("{what} was refused")),
+        _ => (Tone::Plain, format!("{what} needs approval")),
+    };
+    match policies.is_empty() {
+        true => (tone, format!("{sentence}: no policy permits it")),
+        false => (tone, format!("{sentence} by policy {policies}")),
+    }
+}
+
+/// How far an approval is.
+pub(super) fn approval(item: &ApprovalItem<'_>) -> (Tone, String) {
+    let what = call(&item.kind, &item.activity_type, &item.activity_id);
+    let votes = item.votes.iter().map(|vote| match vote.answer.as_ref() {
+        "approve" => format!("{} approved", vote.by),
+        _ => format!("{} denied it", vote.by),
+    });
+    let votes: Vec<String> = votes.collect();
+    let votes = votes.join(", ");
+    let groups = match item.groups.is_empty() {
+        true => String::new(),
+        false => format!(" of {}", item.groups.join(" and ")),
+    };
+    let is_denied = item.votes.iter().any(|vote| vote.answer != "approve");
+    match (item.released, votes.as_str()) {
+        (true, "") => (Tone::Done, format!("{what} needs no approval any more")),
+        (true, _) => (Tone::Done, format!("{what} goes on: {votes}")),
+        (false, "") => (
+            Tone::Plain,
+            format!("{what} waits for {} people{groups}", item.quorum),
+        ),
+        (false, _) if is_denied => (Tone::Failed, format!("{what}: {votes}")),
+        (false, _) => (
+            Tone::Plain,
+            format!("{what} waits for {} people{groups}: {votes}", item.quorum),
+        ),
+    }
+}
+
+/// A call, as sentences begin: of others than tools with the workflow that they are about.
+fn call<'a>(kind: &str, name: &'a str, id: &str) -> Cow<'a, str> {
+    match kind {
+        "" => tool(name).into(),
+        "child" => format!("The child {id} ({name})").into(),
+        "signal" => format!("The signal {name} to {id}").into(),
+        "cancel" => format!("The request to cancel {id}").into(),
+        "local" => format!("{} within the worker", tool(name)).into(),
+        "continue-as" => format!("Going on as {name}").into(),
+        kind => format!("{kind} {name}").into(),
+    }
+}
+
+fn tool(name: &str) -> &str {
+    if name.is_empty() {
+        "The tool call"
+    } else {
+        name
     }
 }
 
@@ -159,6 +235,9 @@ pub(super) fn authentication(method: &str) -> Cow<'_, str> {
     match method {
         "" => "the server itself".into(),
         "unauthenticated" => "claimed, not authenticated".into(),
+        "oidc" => "authenticated by a token".into(),
+        "mtls" => "authenticated by a certificate".into(),
+        "api-key" => "authenticated by an API key".into(),
         _ => method.into(),
     }
 }
@@ -172,6 +251,25 @@ mod tests {
         assert_eq!(event("ACTIVITY_TASK_FAILED").0, Tone::Failed);
         assert_eq!(event("WORKFLOW_EXECUTION_COMPLETED").0, Tone::Done);
         assert_eq!(event("TIMER_FIRED").0, Tone::Plain);
+    }
+
+    #[test]
+    fn an_attempt_says_what_it_was_given() {
+        let item = AttemptItem {
+            activity_type: "refund".into(),
+            attempt: 1,
+            credential: Some(crate::entry::CredentialItem {
+                audience: "https://pay.example".into(),
+                expires: crate::entry::Time(0),
+                jti: "j-1".into(),
+            }),
+            state: "started".into(),
+            worker: "w".into(),
+            ..AttemptItem::default()
+        };
+        let expected = "refund: attempt 1 was started on w; its credential j-1 is for \
+                        https://pay.example until 1970-01-01T00:00:00.000000000Z";
+        assert_eq!(attempt(&item).1, expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writes a bundle, in memory for a little about each run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Seek, Write};
 
 use sha2::{Digest, Sha256};
@@ -13,8 +13,9 @@ use super::manifest::{Counts, Keys, TreeSummary};
 use super::report::{Detail, ReportBuilder, write_page};
 use super::statement::Statement;
 use super::{
-    CHECKPOINT, ENTRIES, FORMAT, MANIFEST, Manifest, README, REPORT, RunSummary, STATEMENT, Scope,
-    TREE, history_file, is_file_name, lines, payloads_file,
+    CHECKPOINT, CONSISTENCY, DECISIONS, ENTRIES, FORMAT, MANIFEST, Manifest, README, REPORT,
+    RunSummary, STATEMENT, Scope, TREE, history_file, is_file_name, lines, payloads_file,
+    policies_file, rotation_file,
 };
 use crate::Hash;
 use crate::checkpoint::{Checkpoint, CheckpointError};
@@ -85,6 +86,11 @@ pub struct Head<'a> {
     pub made: Time,
     /// The signed checkpoint, with cosignatures.
     pub checkpoint: &'a str,
+    /// The size of an earlier tree, and the proof that this one extends it.
+    pub consistency: Option<(u64, &'a [Hash])>,
+    /// How the log came to its key, oldest first: each the text of a `tlog-proof`
+    /// ([`crate::rotation`]).
+    pub rotations: &'a [String],
     /// The log's public keys.
     pub log_keys: &'a [VerifierKey],
     /// Those of witnesses.
@@ -102,6 +108,7 @@ pub struct BundleWriter<W: Write, S> {
     next_index: u64,
     runs: Vec<Run>,
     by_id: HashMap<String, usize>,
+    policies: BTreeSet<Hash>,
 }
 
 /// A run that there are entries of.
@@ -114,6 +121,10 @@ pub struct RunOf<'a> {
     /// Where its history ends as far as the entries go; none if its history cannot be in the bundle:
     /// it is deleted, or not all of its entries are there.
     pub last_event_id: Option<i64>,
+    /// Number of its last entry.
+    pub last_n: u64,
+    /// How often policies decided in it.
+    pub decisions: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,10 +134,13 @@ enum Stage {
     /// Of the run at this place.
     History(usize),
     Between,
+    Decisions,
+    Files,
 }
 
 struct Run {
     chain: Chain,
+    decisions: u64,
     summary: RunSummary,
 }
 
@@ -155,6 +169,14 @@ impl<W: Write, S: Read + Write + Seek> BundleWriter<W, S> {
         let mut zip = Files::new(out);
         zip.file(README, include_bytes!("README.txt"))?;
         zip.file(CHECKPOINT, head.checkpoint.as_bytes())?;
+        if let Some((size, hashes)) = head.consistency {
+            let lines = hashes.iter().map(|hash| format!("{hash}\n"));
+            let text = format!("{size}\n{}", lines.collect::<String>());
+            zip.file(CONSISTENCY, text.as_bytes())?;
+        }
+        for (number, proof) in (1..).zip(head.rotations) {
+            zip.file(&rotation_file(number), proof.as_bytes())?;
+        }
         zip.begin(ENTRIES)?;
         Ok(Self {
             zip,
@@ -165,6 +187,7 @@ impl<W: Write, S: Read + Write + Seek> BundleWriter<W, S> {
             next_index: 0,
             runs: Vec::new(),
             by_id: HashMap::new(),
+            policies: BTreeSet::new(),
         })
     }
 
@@ -207,7 +230,11 @@ impl<W: Write, S: Read + Write + Seek> BundleWriter<W, S> {
                 place
             }
         };
-        self.runs[place].chain.push(entry, leaf);
+        let run = &mut self.runs[place];
+        run.chain.push(entry, leaf);
+        run.decisions += entry.decisions.len() as u64;
+        self.policies
+            .extend(entry.decisions.iter().map(|of| of.policy_hash));
         Ok(())
     }
 
@@ -236,11 +263,57 @@ impl<W: Write, S: Read + Write + Seek> BundleWriter<W, S> {
             last_event_id: run
                 .can_have_history()
                 .then_some(run.chain.next_event_id - 1),
+            last_n: run.chain.last_n,
+            decisions: run.decisions,
         })
+    }
+
+    /// The hashes of the policies that decided anything in the entries so far.
+    pub fn policies(&self) -> impl Iterator<Item = &Hash> {
+        self.policies.iter()
+    }
+
+    /// Adds what was asked for a decision: the one at a place, from 0, in entry `n` of a run. `request` is
+    /// JSON on one line.
+    pub fn decision(
+        &mut self,
+        run_id: &str,
+        n: u64,
+        place: usize,
+        request: &str,
+    ) -> Result<(), BundleError> {
+        self.begin_tree()?;
+        self.end_history()?;
+        match self.stage {
+            Stage::Decisions => {}
+            Stage::Tree | Stage::Between => {
+                self.zip.begin(DECISIONS)?;
+                self.stage = Stage::Decisions;
+            }
+            _ => return Err(BundleError::Late("a decision")),
+        }
+        Ok(lines::write_decision(
+            &mut self.zip,
+            run_id,
+            n,
+            place,
+            request,
+        )?)
+    }
+
+    /// Adds policies, after all decisions.
+    pub fn policy_file(&mut self, hash: &Hash, content: &[u8]) -> Result<(), BundleError> {
+        self.begin_tree()?;
+        self.end_history()?;
+        self.stage = Stage::Files;
+        self.zip.file(&policies_file(hash), content)
     }
 
     /// Begins the history of a run: its events from the first on follow.
     pub fn begin_history(&mut self, run_id: &str) -> Result<(), BundleError> {
+        if self.stage >= Stage::Decisions {
+            return Err(BundleError::Late("a history"));
+        }
         self.begin_tree()?;
         self.end_history()?;
         let refused = || BundleError::History(run_id.to_owned());
@@ -261,7 +334,7 @@ impl<W: Write, S: Read + Write + Seek> BundleWriter<W, S> {
         let Stage::History(place) = self.stage else {
             return Err(BundleError::Late("an event"));
         };
-        let Run { chain, summary } = &mut self.runs[place];
+        let Run { chain, summary, .. } = &mut self.runs[place];
         let count = summary.events.get_or_insert_default();
         *count += 1;
         let event_id = i64::try_from(*count).unwrap_or(i64::MAX);
@@ -298,7 +371,10 @@ impl<W: Write, S: Read + Write + Seek> BundleWriter<W, S> {
         self.begin_tree()?;
         self.end_history()?;
         let mut manifest = self.head;
-        for Run { chain, mut summary } in self.runs {
+        for Run {
+            chain, mut summary, ..
+        } in self.runs
+        {
             summary.entries = chain.entries;
             summary.last_entry = chain.last_n;
             summary.claim = chain.claim();
@@ -325,6 +401,7 @@ impl Run {
     fn new(entry: &Entry<'_>) -> Self {
         Self {
             chain: Chain::default(),
+            decisions: 0,
             summary: RunSummary {
                 workflow_id: entry.workflow_id.to_string(),
                 run_id: entry.run_id.to_string(),

@@ -30,6 +30,7 @@ fn attempt(number: i64, state: &'static str, last_failure: &'static str) -> Atte
         scheduled_event_id: 9,
         state: state.into(),
         worker: "worker@desk".into(),
+        ..AttemptItem::default()
     }
 }
 

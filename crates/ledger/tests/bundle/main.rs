@@ -1,7 +1,10 @@
 //! Bundles are verified, and whatever is changed in one is found and named.
 
 mod bytes;
+mod decisions;
+mod earlier;
 mod files;
+mod rotated;
 mod tampering;
 mod verified;
 mod world;
@@ -23,6 +26,7 @@ fn check_with(bundle: &[u8], log: &[VerifierKey], quorum: usize) -> Report {
         log,
         witnesses: &witnesses,
         quorum,
+        earlier: None,
     };
     verify(Cursor::new(bundle), &trust, &Limits::default())
 }

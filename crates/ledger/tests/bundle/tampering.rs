@@ -299,3 +299,19 @@ fn false_claims_are_found() {
         assert_found(&bundle, Code::ManifestFalse, "manifest.json");
     }
 }
+
+#[test]
+fn lines_about_events_that_are_not_there_are_found() {
+    let digest = Hash([0; 32]);
+    let about = |id: i64| {
+        format!(
+            "{{\"event_id\":{id},\"spans\":[{{\"digest\":\"{digest}\",\"length\":1,\"offset\":0}}]}}\n"
+        )
+    };
+    for line in [about(900), "nothing\n".to_owned(), about(1)] {
+        // Where the log's key signed that, only the line itself is wrong.
+        let name = "history/second.payloads.jsonl";
+        let bundle = changed(name, |content| content.extend(line.as_bytes()));
+        assert_found(&bundle, Code::FileMalformed, name);
+    }
+}

@@ -111,6 +111,7 @@ fn witnesses_are_counted() {
         log: &[key],
         witnesses: &witnesses,
         quorum: 2,
+        earlier: None,
     };
     let report = verify(Cursor::new(&bundle), &trust, &Limits::default());
     assert_eq!(report.findings[0].code, Code::WitnessesMissing);
@@ -148,6 +149,8 @@ fn the_writer_refuses_what_would_not_verify() {
             scope: session(),
             made: Time(0),
             checkpoint: &checkpoint,
+            consistency: None,
+            rotations: &[],
             log_keys: &[],
             witness_keys: &[],
         };

@@ -10,9 +10,10 @@ use steadfast_ledger::entry::{
     AttemptItem, BufferedItem, Cause, EventItem, EventRange, Follows, Note, Time, VERSION,
 };
 use steadfast_ledger::note::SigningKey;
+use steadfast_ledger::proof::TlogProof;
 use steadfast_ledger::skeleton::{SaltKey, Secret, Span, hash_with, restore, skeleton};
-use steadfast_ledger::tree::{Node, multiproof_nodes, root_of};
-use steadfast_ledger::{Entry, Hash, note};
+use steadfast_ledger::tree::{Node, consistency_proof, inclusion_proof, multiproof_nodes, root_of};
+use steadfast_ledger::{Entry, Hash, note, rotation};
 
 const ORIGIN: &str = "log.example/default";
 pub const SESSION: &str = "order-7";
@@ -44,6 +45,13 @@ pub struct World {
     pub log: Vec<Vec<u8>>,
     pub histories: BTreeMap<String, Vec<Event>>,
     ends: BTreeMap<String, (u64, Hash)>,
+    pub rotations: Vec<String>,
+    /// The size of an earlier tree that bundles prove to be extended.
+    pub earlier: Option<u64>,
+    /// What was asked for decisions: run, entry, place, request.
+    pub asked: Vec<(&'static str, u64, usize, String)>,
+    /// Files of policies, and what they are called after.
+    pub policies: Vec<(Hash, Vec<u8>)>,
 }
 
 /// A change of an entry before it is written.
@@ -122,6 +130,27 @@ impl World {
         });
     }
 
+    /// The log names another key, and signs this with those that are given.
+    pub fn rotate(&mut self, from: &SigningKey, to: &SigningKey, signers: &[&SigningKey]) {
+        let detail = rotation::detail(&from.verifier().to_string(), &to.verifier().to_string());
+        self.append("", "", Vec::new(), &|entry| {
+            entry.note = Some(Note {
+                what: rotation::KEY_CHANGED.into(),
+                detail: detail.clone().into(),
+                ..Note::default()
+            });
+        });
+        let size = self.log.len() as u64;
+        let hashes = inclusion_proof(size - 1, size, |node| Some(self.hash_of(node)));
+        let proof = TlogProof {
+            extra: self.log[self.log.len() - 1].clone(),
+            index: size - 1,
+            hashes: hashes.expect("is in the tree"),
+            checkpoint: note::Note::parse(self.signed(signers)).expect("is a note"),
+        };
+        self.rotations.push(proof.to_string());
+    }
+
     /// A run that follows another one, as of now.
     pub fn follow(&mut self, run_id: &str, before: &str, event_id: i64, events: &[&str]) {
         let (_, end) = self.ends[before];
@@ -160,15 +189,18 @@ impl World {
         root_of(leaves.iter().map(|entry| Hash::leaf(entry)))
     }
 
-    pub fn checkpoint(&self, key: &SigningKey) -> String {
+    fn signed(&self, keys: &[&SigningKey]) -> String {
         let checkpoint = Checkpoint {
             origin: ORIGIN.into(),
             size: self.log.len() as u64,
             root: root_of(self.log.iter().map(|entry| Hash::leaf(entry))),
             extensions: Vec::new(),
         };
-        let signed = checkpoint.sign(&[key]).expect("is signed");
-        let mut note = note::Note::parse(signed).expect("is a note");
+        checkpoint.sign(keys).expect("is signed")
+    }
+
+    pub fn checkpoint(&self, key: &SigningKey) -> String {
+        let mut note = note::Note::parse(self.signed(&[key])).expect("is a note");
         let cosignature = witness().cosign(note.text(), 1_700_000_001);
         note.add(cosignature.expect("is signed")).expect("is added");
         note.to_string()
@@ -195,11 +227,19 @@ impl World {
         let indexes: Vec<u64> = (0..self.log.len() as u64)
             .filter(|index| is_in(&scope, *index, &self.entry(*index)))
             .collect();
+        let consistency = self.earlier.map(|old| {
+            let proof = consistency_proof(old, size, |node| Some(self.hash_of(node)));
+            (old, proof.expect("is smaller"))
+        });
         let head = Head {
             namespace: "default",
             scope,
             made: Time(1_700_000_002_000_000_000),
             checkpoint,
+            consistency: consistency
+                .as_ref()
+                .map(|(size, hashes)| (*size, hashes.as_slice())),
+            rotations: &self.rotations,
             log_keys: &[key.verifier().clone()],
             witness_keys: &[witness().verifier().clone()],
         };
@@ -227,6 +267,12 @@ impl World {
             for event in history.iter().take(last as usize) {
                 bundle.event(&event.bytes, &event.payloads)?;
             }
+        }
+        for (run_id, n, place, request) in &self.asked {
+            bundle.decision(run_id, *n, *place, request)?;
+        }
+        for (hash, content) in &self.policies {
+            bundle.policy_file(hash, content)?;
         }
         bundle.finish(key)
     }
@@ -305,7 +351,7 @@ pub fn world() -> World {
             last_failure: "application/Declined".into(),
             scheduled_event_id: 4,
             state: "scheduled".into(),
-            worker: "".into(),
+            ..AttemptItem::default()
         }];
     });
     world.noise(5);

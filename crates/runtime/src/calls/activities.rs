@@ -208,6 +208,7 @@ impl Runtime {
         // The attempt has failed: the worker is told to stop it.
         Ok(answer.unwrap_or(HeartbeatAnswer {
             cancel_requested: true,
+            paused: false,
         }))
     }
 

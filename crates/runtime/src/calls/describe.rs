@@ -5,6 +5,7 @@ use steadfast_engine::proto::workflowservice::{
 };
 
 use crate::error::Result;
+use crate::evidence::reads::{Read, Subject};
 use crate::permit::Permit;
 use crate::runtime::Runtime;
 
@@ -12,7 +13,7 @@ impl Runtime {
     /// What is known of a run.
     pub async fn describe_workflow(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         request: DescribeWorkflowExecutionRequest,
     ) -> Result<DescribeWorkflowExecutionResponse> {
         let (key, run_id) = self.target(&request.namespace, &request.execution)?;
@@ -27,6 +28,14 @@ impl Runtime {
             .await?;
         if let Some(info) = &mut response.workflow_execution_info {
             crate::visibility::type_search_attributes(&namespace, &mut info.search_attributes);
+            let execution = info.execution.as_ref();
+            let subject = Subject {
+                workflow_id: &key.workflow_id,
+                run_id: execution.map_or("", |of| &of.run_id),
+                ..Subject::default()
+            };
+            self.note_read(permit, Read::Describe, &key.namespace_id, subject)
+                .await?;
         }
         Ok(response)
     }

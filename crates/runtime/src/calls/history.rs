@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::aggregate::WorkflowKey;
 use crate::error::{Result, RuntimeError};
+use crate::evidence::reads::{Read, Subject};
 use crate::handout::{HISTORY_PAGE_BYTES, HistoryPart};
 use crate::permit::Permit;
 use crate::runtime::Runtime;
@@ -37,7 +38,7 @@ impl Runtime {
     /// A page of history, or a wait for it.
     pub async fn get_history(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         request: GetWorkflowExecutionHistoryRequest,
         deadline: Option<Duration>,
     ) -> Result<GetWorkflowExecutionHistoryResponse> {
@@ -58,7 +59,8 @@ impl Runtime {
         });
         let until = Instant::now() + patience;
         let first = token.as_ref().map_or(1, |token| token.next_event_id);
-        loop {
+        let noted = token.as_ref().map(|token| token.noted.clone());
+        let (events, next) = loop {
             let mut view = self.view(&key, &run_id, first).await?;
             run_id.clone_from(&view.run_id);
             let may_wait = request.wait_new_event && view.running && !self.is_stopping();
@@ -75,24 +77,65 @@ impl Runtime {
                 }
                 continue;
             }
-            return match (only_close, view.running) {
+            break match (only_close, view.running) {
                 (true, true) if request.wait_new_event => {
-                    Ok(page(Vec::new(), Some(next_token(&run_id, first))))
+                    (Vec::new(), Some(next_token(&run_id, first)))
                 }
-                (true, true) => Ok(page(Vec::new(), None)),
-                (true, false) => self.last_event(&key, view).await,
+                (true, true) => (Vec::new(), None),
+                (true, false) => (self.last_event(&key, view).await?, None),
                 (false, _) => {
                     self.page(&key, view, token, request.wait_new_event, max_events)
-                        .await
+                        .await?
                 }
             };
+        };
+        let token = self
+            .note_page(permit, &key, &run_id, noted, events.is_empty(), next)
+            .await?;
+        Ok(GetWorkflowExecutionHistoryResponse {
+            history: Some(History { events }),
+            next_page_token: token,
+            ..Default::default()
+        })
+    }
+
+    /// Leaves the entry of a read with its first page that is not empty. Gives the token of the page
+    /// that follows.
+    async fn note_page(
+        &self,
+        permit: &Permit,
+        key: &WorkflowKey,
+        run_id: &str,
+        noted: Option<Vec<u8>>,
+        is_empty: bool,
+        next: Option<HistoryToken>,
+    ) -> Result<Vec<u8>> {
+        let seal = self.read_seal(&key.namespace_id, run_id);
+        let mut is_noted = noted.is_some_and(|noted| noted == seal);
+        if !is_noted && !is_empty {
+            let subject = Subject {
+                workflow_id: &key.workflow_id,
+                run_id,
+                ..Subject::default()
+            };
+            self.note_read(permit, Read::History, &key.namespace_id, subject)
+                .await?;
+            is_noted = true;
         }
+        let next = next.map(|mut next| {
+            next.noted = match is_noted {
+                true => seal,
+                false => Vec::new(),
+            };
+            next.encode_to_vec()
+        });
+        Ok(next.unwrap_or_default())
     }
 
     /// A page of history from the end.
     pub async fn get_history_reverse(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         request: GetWorkflowExecutionHistoryReverseRequest,
     ) -> Result<GetWorkflowExecutionHistoryReverseResponse> {
         let (key, mut run_id) = self.target(&request.namespace, &request.execution)?;
@@ -100,6 +143,7 @@ impl Runtime {
         if let Some(token) = &token {
             run_id.clone_from(&token.run_id);
         }
+        let noted = token.as_ref().map(|token| token.noted.clone());
         let max_events = page_size(request.maximum_page_size);
         let View {
             run_id, mut part, ..
@@ -110,10 +154,10 @@ impl Runtime {
         let (events, next) = part
             .read_reverse(self, &key, &run_id, HISTORY_PAGE_BYTES, max_events)
             .await?;
-        let next_page_token = match next > 0 {
-            true => next_token(&run_id, next).encode_to_vec(),
-            false => Vec::new(),
-        };
+        let next = (next > 0).then(|| next_token(&run_id, next));
+        let next_page_token = self
+            .note_page(permit, &key, &run_id, noted, events.is_empty(), next)
+            .await?;
         Ok(GetWorkflowExecutionHistoryReverseResponse {
             history: Some(History { events }),
             next_page_token,
@@ -140,7 +184,7 @@ impl Runtime {
         token: Option<HistoryToken>,
         wait: bool,
         max_events: usize,
-    ) -> Result<GetWorkflowExecutionHistoryResponse> {
+    ) -> Result<(Vec<HistoryEvent>, Option<HistoryToken>)> {
         let View {
             run_id,
             mut part,
@@ -171,14 +215,10 @@ impl Runtime {
             with_task,
             ..next_token(&run_id, next)
         });
-        Ok(page(events, next_token))
+        Ok((events, next_token))
     }
 
-    async fn last_event(
-        &self,
-        key: &WorkflowKey,
-        mut view: View,
-    ) -> Result<GetWorkflowExecutionHistoryResponse> {
+    async fn last_event(&self, key: &WorkflowKey, mut view: View) -> Result<Vec<HistoryEvent>> {
         let last = view.part.last;
         if view.part.memory_from > last || view.part.first < last {
             view = self.view(key, &view.run_id, last).await?;
@@ -189,18 +229,7 @@ impl Runtime {
             .part
             .read(self, key, &run_id, HISTORY_PAGE_BYTES, 1)
             .await?;
-        Ok(page(events, None))
-    }
-}
-
-fn page(
-    events: Vec<HistoryEvent>,
-    token: Option<HistoryToken>,
-) -> GetWorkflowExecutionHistoryResponse {
-    GetWorkflowExecutionHistoryResponse {
-        history: Some(History { events }),
-        next_page_token: token.map_or_else(Vec::new, |token| token.encode_to_vec()),
-        ..Default::default()
+        Ok(events)
     }
 }
 
@@ -208,8 +237,7 @@ fn next_token(run_id: &str, next_event_id: i64) -> HistoryToken {
     HistoryToken {
         run_id: run_id.to_owned(),
         next_event_id,
-        last_event_id: 0,
-        with_task: false,
+        ..HistoryToken::default()
     }
 }
 

@@ -1,11 +1,16 @@
 //! What can be asked of the runtime, one file per group of calls. Each takes the request as the API
 //! has it and gives back what the API answers; status codes are made at the server's edge.
 
+pub mod account;
 pub mod activities;
+pub mod approvals;
 pub mod control;
+mod decide_again;
 pub mod describe;
 pub mod history;
+pub mod pause;
 pub mod polls;
+pub mod principals;
 pub mod query;
 pub mod reset;
 pub mod start;

@@ -87,7 +87,7 @@ impl Runtime {
             cause: permit.cause(),
         };
         match self.poll(&queue, info, deadline).await? {
-            Some(Delivery::Activity(handout)) => Ok(handout.into_response(request.namespace)),
+            Some(Delivery::Activity(handout)) => Ok(handout.into_response(self, request.namespace)),
             _ => Ok(PollActivityTaskQueueResponse::default()),
         }
     }
@@ -124,6 +124,10 @@ impl Runtime {
         let until = Instant::now() + patience;
         loop {
             if self.is_stopping() || self.0.matching.has_departed(&info.worker_instance_key) {
+                return Ok(None);
+            }
+            // Its next poll is refused.
+            if self.0.disabled.refuses(&info.cause.principal) {
                 return Ok(None);
             }
             match self.0.matching.poll(queue, info.clone()) {
@@ -163,6 +167,11 @@ impl Runtime {
     /// What is known of a queue.
     pub fn queue_view(&self, queue: &QueueKey) -> crate::matching::QueueView {
         self.0.matching.view(queue)
+    }
+
+    /// The queues of a namespace that this process knows: polled lately, or with tasks.
+    pub fn queues(&self, namespace_id: &str) -> Vec<QueueKey> {
+        self.0.matching.queues(namespace_id)
     }
 }
 

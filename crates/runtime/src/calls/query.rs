@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::aggregate::{LiveRun, WorkflowKey};
 use crate::error::{Result, RuntimeError};
+use crate::evidence::reads::{Read, Subject};
 use crate::handout::Delivery;
 use crate::matching::{QueueKey, QueueKind};
 use crate::permit::Permit;
@@ -41,7 +42,7 @@ impl Runtime {
     /// Asks a workflow.
     pub async fn query_workflow(
         &self,
-        _permit: &Permit,
+        permit: &Permit,
         request: QueryWorkflowRequest,
         deadline: Option<Duration>,
     ) -> Result<QueryWorkflowResponse> {
@@ -57,12 +58,13 @@ impl Runtime {
             .query_args
             .as_ref()
             .map_or(0, prost::Message::encoded_len);
+        let query_type = query.query_type.clone();
         crate::calls::validate::size("Query arguments", bytes, self.limits().blob_bytes)?;
         let until = Instant::now()
             + deadline.map_or(PATIENCE, |d| d.saturating_sub(Duration::from_millis(200)));
         let (run_id, route) = self
             .inspect(&key, &run_id, |workflow| {
-                let live = workflow.named_live(&run_id)?;
+                let live = workflow.whole_live(&run_id)?;
                 let route = route(&key, live, reject, &query)?;
                 Ok((live.run.state.run_id.clone(), route))
             })
@@ -77,6 +79,14 @@ impl Runtime {
             Route::Buffered(receiver) => wait(receiver, until).await?,
             Route::Direct(queues) => self.ask(&key, &run_id, query, queues, until).await?,
         };
+        // A failure is an answer, too.
+        let subject = Subject {
+            workflow_id: &key.workflow_id,
+            run_id: &run_id,
+            detail: &query_type,
+        };
+        self.note_read(permit, Read::Query, &key.namespace_id, subject)
+            .await?;
         Ok(QueryWorkflowResponse {
             query_result: answer?,
             ..Default::default()
@@ -90,6 +100,7 @@ impl Runtime {
         request: RespondQueryTaskCompletedRequest,
     ) -> Result<()> {
         let token = read_token(&request.task_token)?;
+        self.namespace_of_token(&token.namespace_id, &request.namespace)?;
         let Some(sender) = self.0.direct_queries.remove(&token.query_id) else {
             return Err(RuntimeError::not_found(
                 "query task not found, or already expired",
@@ -147,7 +158,7 @@ impl Runtime {
         let wanted = Arc::new(());
         let handout = self
             .inspect(key, run_id, |workflow| {
-                let live = workflow.named_live(run_id)?;
+                let live = workflow.whole_live(run_id)?;
                 let weak = Arc::downgrade(&wanted);
                 Ok(QueryHandout::prepare(
                     id.clone(),
@@ -223,7 +234,11 @@ fn route(
         )
         .into());
     }
-    if state.is_running() && live.run.workflow_task().is_some() {
+    // A task that waits in a pause brings no query, as long as there is another way.
+    let is_held = state.paused().is_some()
+        && state.previous_started_event_id != 0
+        && !state.workflow_task_started();
+    if state.is_running() && live.run.workflow_task().is_some() && !is_held {
         if live.queries.len() + live.sent_queries.len() >= MAX_BUFFERED {
             return Err(steadfast_engine::Error::ResourceExhausted(
                 "too many queries wait for this workflow".into(),

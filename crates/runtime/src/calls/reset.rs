@@ -66,6 +66,7 @@ impl Runtime {
         if done.is_some() {
             return Ok(done);
         }
+        self.check_whole(key, &base.run_id).await?;
         validate_reset_point(&base, request)?;
         let history = self.whole_history(key, &base.run_id).await?;
         let (later, seen) = self.later_runs(key, &base).await?;
@@ -86,7 +87,7 @@ impl Runtime {
                 .iter()
                 .cloned()
                 .partition(|(event, _)| event.event_id < finish);
-            let state = workflow.named_live(&base_run_id)?.run.state.clone();
+            let state = workflow.whole_live(&base_run_id)?.run.state.clone();
             let later = later.iter().cloned();
             let plan = ResetPlan {
                 request: request.clone(),
@@ -98,6 +99,9 @@ impl Runtime {
                     .collect(),
                 ancestors: ancestors(&state, finish - 1),
             };
+            let pause = workflow
+                .current_live()
+                .and_then(|live| live.run.state.paused().cloned());
             // Nothing is terminated for a reset that cannot be done.
             check_reset_plan(&state, &plan)?;
             if let Some(current) = workflow
@@ -106,7 +110,9 @@ impl Runtime {
             {
                 current.run.terminate_for_reset(cx, request)?;
             }
-            let run = reset(cx, &state, plan)?;
+            let mut run = reset(cx, &state, plan)?;
+            // A reset is no way out of a pause.
+            run.follow_pause(cx, pause.as_ref());
             let new_run_id = run.state.run_id.clone();
             workflow
                 .named_live(&base_run_id)?
@@ -132,6 +138,8 @@ impl Runtime {
                 break;
             }
             let run_id = std::mem::take(&mut next);
+            // What it would take over from there is gone.
+            self.check_whole(key, &run_id).await?;
             later.extend(
                 self.whole_history(key, &run_id)
                     .await?
@@ -159,6 +167,14 @@ impl Runtime {
             later,
             current.map(|current| if current.0 == last.0 { last } else { current }),
         ))
+    }
+
+    /// Refuses a run whose payloads are erased.
+    async fn check_whole(&self, key: &WorkflowKey, run_id: &str) -> Result<()> {
+        self.inspect(key, run_id, |workflow| {
+            workflow.whole_live(run_id).map(|_| ())
+        })
+        .await
     }
 
     async fn whole_history(

@@ -311,6 +311,8 @@ fn start_run(now: steadfast_engine::Time, start: SoundStart, run_id: String) -> 
         user_metadata: request.user_metadata,
         links: request.links,
         delay,
+        initiator: None,
+        agents: Vec::new(),
     }
 }
 

@@ -95,7 +95,7 @@ impl Runtime {
                     workflow_task,
                     activity_tasks: activities
                         .into_iter()
-                        .map(|activity| activity.into_response(namespace.clone()))
+                        .map(|activity| activity.into_response(self, namespace.clone()))
                         .collect(),
                     reset_history_event_id,
                 })
@@ -144,7 +144,16 @@ impl Runtime {
         token: &TaskToken,
         named: &str,
     ) -> Result<std::sync::Arc<crate::namespaces::Namespace>> {
-        let namespace = self.namespaces().by_id(&token.namespace_id)?;
+        self.namespace_of_token(&token.namespace_id, named)
+    }
+
+    /// The same for the namespace's id in a token of any kind.
+    pub(crate) fn namespace_of_token(
+        &self,
+        id: &str,
+        named: &str,
+    ) -> Result<std::sync::Arc<crate::namespaces::Namespace>> {
+        let namespace = self.namespaces().by_id(id)?;
         if !named.is_empty() && namespace.name != named {
             self.namespaces().by_name(named)?;
             return Err(RuntimeError::invalid(

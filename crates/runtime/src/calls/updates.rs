@@ -77,7 +77,7 @@ impl Runtime {
             .map_or(Stage::Unspecified, WaitPolicy::lifecycle_stage);
         let run_id = self
             .inspect(&key, &run_id, |workflow| {
-                let live = workflow.named_live(&run_id)?;
+                let live = workflow.whole_live(&run_id)?;
                 match live.run.update_view(&update_ref.update_id) {
                     UpdateView::Unknown => Err(RuntimeError::not_found(format!(
                         "update \"{}\" not found",

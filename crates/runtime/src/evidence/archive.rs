@@ -8,6 +8,7 @@ use steadfast_engine::RunRecord;
 use steadfast_engine::record::StepKind;
 use steadfast_engine::state::RunState;
 use steadfast_ledger::Entry;
+use steadfast_ledger::skeleton::SaltKey;
 use steadfast_store::{RunRef, Store};
 
 use crate::error::{Result, RuntimeError};
@@ -20,6 +21,8 @@ pub struct Records<'a> {
     store: &'a dyn Store,
     run: RunRef,
     next_n: u64,
+    /// Whether the page that holds the next record may begin before it.
+    in_the_middle: bool,
     page: VecDeque<RunRecord>,
     /// The log's size before the entries of the page were in it.
     pub log_from: u64,
@@ -32,8 +35,18 @@ impl<'a> Records<'a> {
             store,
             run,
             next_n: 1,
+            in_the_middle: false,
             page: VecDeque::new(),
             log_from: 0,
+        }
+    }
+
+    /// From record `n` on.
+    pub fn from(store: &'a dyn Store, run: RunRef, n: u64) -> Self {
+        Self {
+            next_n: n,
+            in_the_middle: true,
+            ..Self::new(store, run)
         }
     }
 
@@ -45,14 +58,19 @@ impl<'a> Records<'a> {
             };
             self.log_from = page.log_from;
             for (n, bytes) in (page.first_n..).zip(&page.records) {
-                let record = RunRecord::decode(bytes.as_slice())
+                let mut record = RunRecord::decode(bytes.as_slice())
                     .map_err(|error| self.damaged(n, &error.to_string()))?;
+                record.run_id.clone_from(&self.run.run_id);
                 if record.n != n {
                     return Err(self.damaged(n, "it has another number"));
                 }
                 self.page.push_back(record);
             }
-            if page.first_n != self.next_n {
+            let before = self.next_n.saturating_sub(page.first_n);
+            if std::mem::take(&mut self.in_the_middle) {
+                let before = usize::try_from(before).unwrap_or(usize::MAX);
+                self.page.drain(..before.min(self.page.len()));
+            } else if page.first_n != self.next_n {
                 return Err(self.damaged(self.next_n, "it is missing"));
             }
         }
@@ -67,6 +85,29 @@ impl<'a> Records<'a> {
             self.run.run_id
         ))
     }
+}
+
+/// The secret of a run's salts: in its state or, if the run was deleted and its history is kept for
+/// another, in its records. None if it has none: it was erased, or is from before there was evidence.
+pub async fn salts_of(
+    store: &dyn Store,
+    run: &RunRef,
+    state: Option<&RunState>,
+) -> Result<Option<SaltKey>> {
+    let salt = match state {
+        Some(state) => state.salt.clone(),
+        None => {
+            let page = store.record_page(run, 1).await?;
+            let first = page.as_ref().and_then(|page| page.records.first());
+            let record = first.map(|bytes| RunRecord::decode(bytes.as_slice()));
+            let record = record.transpose().map_err(|error| {
+                RuntimeError::Internal(format!("a record of run {}: {error}", run.run_id))
+            })?;
+            // The first record that is kept is the one that brought it.
+            record.map_or_else(Bytes::new, |record| record.salt)
+        }
+    };
+    Ok(salt.as_ref().try_into().ok().map(SaltKey))
 }
 
 /// Reads the events that a run itself wrote, in order.

@@ -1,7 +1,9 @@
 //! The check of a store against itself: every run is replayed, and its state and entries are made
 //! again and compared with what is stored; every tree is built again from its entries.
 
-use std::collections::HashMap;
+mod erased;
+
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use prost::Message;
@@ -12,7 +14,7 @@ use steadfast_store::filter::Filter;
 use steadfast_store::{LogState, RunRef, Store, VisibilityQuery};
 
 use super::archive::{Entries, Events, Records};
-use super::{Sealer, entry_hash};
+use super::{Sealer, entry_hash, erase};
 use crate::error::Result;
 
 /// Runs listed at a time.
@@ -30,6 +32,8 @@ pub struct Findings {
     pub runs: u64,
     /// Their records.
     pub records: u64,
+    /// Runs whose payloads are erased: their events were compared with the log, but not replayed.
+    pub erased: u64,
     /// Differences, each with its place, in the order in which they were found.
     pub differences: Vec<String>,
 }
@@ -42,6 +46,18 @@ struct End {
     n: u64,
     hash: Option<Hash>,
     deleted: bool,
+    /// Where its entries are: none is before, and none after.
+    from: u64,
+    to: u64,
+}
+
+/// What the log says.
+#[derive(Default)]
+struct Said {
+    /// The ends of the chains, by run; that of the namespace's own under an empty id.
+    ends: HashMap<String, End>,
+    /// Runs whose payloads were erased.
+    erased: HashSet<String>,
 }
 
 /// Checks the log of a namespace and all runs of the namespace. `progress` is told what was done.
@@ -58,7 +74,7 @@ pub async fn check_namespace(
         .into_iter()
         .find(|log| log.namespace_id == namespace_id)
         .unwrap_or_default();
-    let mut ends = check_log(store, namespace_id, &log, &mut findings, &mut progress).await?;
+    let mut said = check_log(store, namespace_id, &log, &mut findings, &mut progress).await?;
     let mut cursor = None;
     loop {
         let page = store
@@ -75,8 +91,12 @@ pub async fn check_namespace(
                 workflow_id: row.workflow_id.clone(),
                 run_id: row.run_id.clone(),
             };
-            let end = ends.remove(&row.run_id).unwrap_or_default();
-            check_run(store, sealer, namespace, &run, &log, end, &mut findings).await?;
+            let about = About {
+                log: &log,
+                end: said.ends.remove(&row.run_id).unwrap_or_default(),
+                erased: said.erased.contains(&row.run_id),
+            };
+            check_run(store, sealer, namespace, &run, about, &mut findings).await?;
         }
         progress(&findings);
         cursor = page.cursor;
@@ -85,9 +105,10 @@ pub async fn check_namespace(
         }
     }
     // What is left was in the log and not among the runs.
-    ends.remove("");
-    for (run_id, end) in ends {
-        if !end.deleted && !deleted_since(store, namespace_id, &run_id, log.size).await? {
+    said.ends.remove("");
+    for (run_id, end) in said.ends {
+        let is_deleted = |entry: &Entry<'_>| entry.deleted && entry.run_id == run_id.as_str();
+        if !end.deleted && !said_since(store, namespace_id, log.size, &run_id, is_deleted).await? {
             findings.add(format!(
                 "run {run_id} has {} entries in the log, and is not in the store",
                 end.n
@@ -97,25 +118,28 @@ pub async fn check_namespace(
     Ok(findings)
 }
 
-/// Whether the log says, after its first `size` entries, that a run was deleted.
-async fn deleted_since(
+/// Whether the log says something of a run after its first `size` entries.
+async fn said_since(
     store: &dyn Store,
     namespace_id: &str,
-    run_id: &str,
     size: u64,
+    run_id: &str,
+    is_it: impl Fn(&Entry<'_>) -> bool,
 ) -> Result<bool> {
     let logs = store.logs().await?;
     let now = logs.iter().find(|log| log.namespace_id == namespace_id);
-    let run = RunRef {
-        namespace_id: namespace_id.to_owned(),
-        workflow_id: String::new(),
-        run_id: run_id.to_owned(),
-    };
-    let mut entries = Entries::new(store, &run, size, now.map_or(size, |log| log.size));
-    while let Some(logged) = entries.next().await? {
-        if Entry::parse(&logged.entry).is_ok_and(|entry| entry.deleted) {
-            return Ok(true);
+    let end = now.map_or(size, |log| log.size);
+    let mut index = size;
+    while index < end {
+        let page = store
+            .log_entries(namespace_id, index, usize::MAX, READ_BYTES)
+            .await?;
+        let mentions = |bytes: &&Vec<u8>| memchr::memmem::find(bytes, run_id.as_bytes()).is_some();
+        let mut found = page.iter().filter(mentions);
+        if page.is_empty() || found.any(|bytes| Entry::parse(bytes).is_ok_and(|of| is_it(&of))) {
+            return Ok(!page.is_empty());
         }
+        index += page.len() as u64;
     }
     Ok(false)
 }
@@ -127,8 +151,8 @@ async fn check_log(
     log: &LogState,
     findings: &mut Findings,
     progress: &mut impl FnMut(&Findings),
-) -> Result<HashMap<String, End>> {
-    let mut ends: HashMap<String, End> = HashMap::new();
+) -> Result<Said> {
+    let mut said = Said::default();
     let mut tree = Appender::default();
     let mut index = 0;
     while index < log.size {
@@ -137,14 +161,17 @@ async fn check_log(
             .await?;
         if page.is_empty() {
             findings.add(format!("the log has no entry {index} of {}", log.size));
-            return Ok(ends);
+            return Ok(said);
         }
         for bytes in page.iter().take((log.size - index) as usize) {
             tree.append(Hash::leaf(bytes));
             match Entry::parse(bytes) {
                 Ok(entry) => {
-                    let end = ends.entry(entry.run_id.to_string()).or_default();
+                    let end = said.ends.entry(entry.run_id.to_string()).or_default();
                     follow(index, &entry, bytes, end, findings);
+                    if let Some(run_id) = erased_by(&entry) {
+                        said.erased.insert(run_id.to_owned());
+                    }
                 }
                 Err(error) => findings.add(format!("entry {index} of the log: {error}")),
             }
@@ -163,14 +190,20 @@ async fn check_log(
             ));
         }
     }
-    let chain = ends.get("").copied().unwrap_or_default();
+    let chain = said.ends.get("").copied().unwrap_or_default();
     if chain.n != log.chain_n {
         findings.add(format!(
             "the namespace's own chain has {} entries, and the store says {}",
             chain.n, log.chain_n
         ));
     }
-    Ok(ends)
+    Ok(said)
+}
+
+/// The run that an entry says was erased.
+fn erased_by<'a>(entry: &'a Entry<'_>) -> Option<&'a str> {
+    let note = entry.note.as_ref().filter(|_| entry.run_id.is_empty())?;
+    (note.what == erase::NOTE).then_some(note.run_id.as_ref())
 }
 
 fn follow(index: u64, entry: &Entry<'_>, bytes: &[u8], end: &mut End, findings: &mut Findings) {
@@ -195,23 +228,33 @@ fn follow(index: u64, entry: &Entry<'_>, bytes: &[u8], end: &mut End, findings: 
         n: entry.n,
         hash: Some(Hash::leaf(bytes)),
         deleted: entry.deleted,
+        from: if end.n == 0 { index } else { end.from },
+        to: index + 1,
     };
 }
 
-/// Replays a run.
+/// What the log says of a run.
+struct About<'a> {
+    log: &'a LogState,
+    end: End,
+    erased: bool,
+}
+
+/// Replays a run or, if it is erased, compares what is left of it.
 async fn check_run(
     store: &dyn Store,
     sealer: &Sealer,
     namespace: &str,
     run: &RunRef,
-    log: &LogState,
-    end: End,
+    about: About<'_>,
     findings: &mut Findings,
 ) -> Result<()> {
+    let About { log, end, .. } = about;
     let of_run = |what: String| format!("run {}: {what}", run.run_id);
     let Some(stored) = store.load_run(run).await? else {
-        let (namespace_id, run_id) = (&run.namespace_id, &run.run_id);
-        if !end.deleted && !deleted_since(store, namespace_id, run_id, log.size).await? {
+        let (id, run_id) = (&run.namespace_id, &run.run_id);
+        let is_deleted = |entry: &Entry<'_>| entry.deleted && entry.run_id == run_id.as_str();
+        if !end.deleted && !said_since(store, id, log.size, run_id, is_deleted).await? {
             findings.add(of_run("its state is missing".to_owned()));
         }
         return Ok(());
@@ -223,6 +266,14 @@ async fn check_run(
             return Ok(());
         }
     };
+    if expected.erased {
+        return check_erased(store, run, about, &expected, findings).await;
+    }
+    if about.erased {
+        findings.add(of_run(
+            "the log says that it is erased, and it is not".to_owned(),
+        ));
+    }
     if end.deleted || expected.entry_hash.is_empty() || end.first > 1 {
         // Deleted meanwhile, or from before there was evidence: its first records were not kept.
         return Ok(());
@@ -267,6 +318,31 @@ async fn check_run(
             "the state after its {} records is not the stored one",
             expected.n
         )));
+    }
+    Ok(())
+}
+
+async fn check_erased(
+    store: &dyn Store,
+    run: &RunRef,
+    about: About<'_>,
+    state: &RunState,
+    findings: &mut Findings,
+) -> Result<()> {
+    findings.erased += 1;
+    let (namespace_id, run_id) = (&run.namespace_id, run.run_id.as_str());
+    let says_so = |entry: &Entry<'_>| erased_by(entry) == Some(run_id);
+    let is_said =
+        about.erased || said_since(store, namespace_id, about.log.size, run_id, says_so).await?;
+    if !is_said {
+        findings.add(format!(
+            "run {run_id}: it is erased, and the log does not say so"
+        ));
+    }
+    match erased::compare(store, run, state, &about.end).await {
+        Ok(None) => {}
+        Ok(Some(what)) => findings.add(format!("run {run_id}: {what}")),
+        Err(error) => findings.add(format!("run {run_id}: {error}")),
     }
     Ok(())
 }

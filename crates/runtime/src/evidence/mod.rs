@@ -7,24 +7,35 @@
 pub mod archive;
 mod chain;
 pub mod check;
+mod entry_record;
+pub mod erase;
+mod erased;
 pub mod export;
 pub mod feeds;
+pub mod reads;
 mod seal;
 mod sequencer;
+pub mod what_if;
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use steadfast_engine::{RunRecord, Transition};
 
 pub(crate) use chain::Chains;
+pub use entry_record::EntryRecord;
+pub use erased::ENCODING;
 pub use seal::Sealer;
-pub(crate) use seal::{deletion, failure as failure_kind};
+pub(crate) use seal::{as_hash, deletion, failure as failure_kind};
 pub(crate) use sequencer::Sequencer;
 pub use sequencer::TreeHead;
 
+use steadfast_ledger::Hash;
 use steadfast_ledger::entry::Note;
+use steadfast_store::RunRef;
 
 use crate::aggregate::Workflow;
 use crate::error::Result;
@@ -35,25 +46,36 @@ use crate::runtime::Runtime;
 #[derive(Clone, Debug)]
 pub struct Leaf {
     /// Id of the namespace.
-    pub namespace_id: String,
+    pub namespace_id: Arc<str>,
     /// The entry's exact bytes.
     pub entry: Bytes,
+    /// Its leaf hash.
+    pub hash: Hash,
     /// Whether it belongs to no run.
     pub is_of_chain: bool,
 }
 
-/// The entries of a transition, in the order in which they go into the log.
-pub(crate) fn leaves(transition: &Transition) -> Vec<Leaf> {
-    let of_records = transition.records.iter().map(|record| &record.entry);
-    of_records
-        .chain(&transition.entries)
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| Leaf {
-            namespace_id: transition.namespace_id.clone(),
-            entry: entry.clone(),
-            is_of_chain: transition.workflow_id.is_empty(),
-        })
-        .collect()
+/// The entries of a transition, in the order in which they go into the log. `hash_of` knows the leaf
+/// hashes of some records' entries.
+pub(crate) fn leaves(
+    transition: &Transition,
+    hash_of: impl Fn(&RunRecord) -> Option<Hash>,
+) -> Vec<Leaf> {
+    let namespace_id: Arc<str> = transition.namespace_id.as_str().into();
+    let is_of_chain = transition.workflow_id.is_empty();
+    let leaf = |entry: &Bytes, hash: Option<Hash>, is_of_chain| Leaf {
+        namespace_id: namespace_id.clone(),
+        entry: entry.clone(),
+        hash: hash.unwrap_or_else(|| Hash::leaf(entry)),
+        is_of_chain,
+    };
+    let records = transition.records.iter().filter(|of| !of.entry.is_empty());
+    let of_records = records.map(|of| leaf(&of.entry, hash_of(of), is_of_chain));
+    let entries = transition.entries.iter();
+    let of_entries = entries.map(|entry| leaf(entry, None, is_of_chain));
+    let notes = transition.notes.iter();
+    let of_notes = notes.map(|entry| leaf(entry, None, true));
+    of_records.chain(of_entries).chain(of_notes).collect()
 }
 
 /// Writes the entries of a transition's records into them. The records are in the order in which
@@ -90,7 +112,7 @@ pub(crate) fn seal(
 pub(crate) fn entry_hash(entry: &[u8]) -> Bytes {
     match entry.is_empty() {
         true => Bytes::new(),
-        false => Bytes::copy_from_slice(&steadfast_ledger::Hash::leaf(entry).0),
+        false => Bytes::copy_from_slice(&Hash::leaf(entry).0),
     }
 }
 
@@ -144,7 +166,7 @@ impl Runtime {
                     entries: vec![entry],
                     ..Transition::default()
                 };
-                let leaves = leaves(&transition);
+                let leaves = leaves(&transition, |_| None);
                 let row = transition.encode_row();
                 let seq = self.committer().append(0, row, leaves, Box::new(|| {}));
                 self.committer().ticket(seq)
@@ -167,6 +189,22 @@ impl Runtime {
         check::check_namespace(store, &self.0.sealer, namespace_id, &namespace, progress).await
     }
 
+    /// The record of a run's entry `n`, for what there was no room for in the entry; none if it is gone.
+    pub async fn entry_record(
+        &self,
+        namespace_id: &str,
+        workflow_id: &str,
+        run_id: &str,
+        n: u64,
+    ) -> Result<Option<EntryRecord>> {
+        let run = RunRef {
+            namespace_id: namespace_id.to_owned(),
+            workflow_id: workflow_id.to_owned(),
+            run_id: run_id.to_owned(),
+        };
+        EntryRecord::read(&**self.store(), &run, n).await
+    }
+
     /// How many entries the log of a namespace has, with all that was durable when it was called.
     pub async fn log_size(&self, namespace_id: &str) -> Result<u64> {
         self.projected().await?;
@@ -186,6 +224,7 @@ impl Runtime {
             sealer: &self.0.sealer,
             namespace_id,
             namespace,
+            explain: self.0.settings.explain,
             progress,
         }
     }

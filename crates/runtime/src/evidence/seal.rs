@@ -3,19 +3,21 @@
 //! A function of the record and the state after it, so that whoever has both can make it again and
 //! compare.
 
+mod governance;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use prost::Message;
 use steadfast_engine::RunRecord;
 use steadfast_engine::proto::enums::{EventType, TimeoutType, WorkflowExecutionStatus};
 use steadfast_engine::proto::failure::{Failure, failure::FailureInfo};
 use steadfast_engine::record::{ActivityAttempt, Cause, StepKind};
 use steadfast_engine::state::RunState;
 use steadfast_ledger::entry::{
-    AttemptItem, BufferedItem, EventItem, EventRange, Follows, MAX_BYTES, MAX_ITEMS, Time, VERSION,
+    ApprovalItem, AttemptItem, BufferedItem, DecisionItem, EventItem, EventRange, Follows,
+    MAX_BYTES, MAX_ITEMS, Time, VERSION,
 };
-use steadfast_ledger::skeleton::{MessageShape, SaltKey, Shapes, Span, hash};
+use steadfast_ledger::skeleton::{Content, Fields, MessageShape, SaltKey, Shapes, Span, hash};
 use steadfast_ledger::tree::root_of;
 use steadfast_ledger::{Entry, Hash};
 
@@ -41,14 +43,41 @@ pub struct Sealer {
 }
 
 /// The fields of an event that an entry repeats.
-#[derive(Clone, PartialEq, prost::Message)]
-struct EventHead {
-    #[prost(int64, tag = "1")]
+#[derive(Default)]
+struct EventHead<'a> {
     event_id: i64,
-    #[prost(enumeration = "EventType", tag = "3")]
-    event_type: i32,
-    #[prost(message, optional, tag = "303")]
-    principal: Option<steadfast_engine::proto::common::Principal>,
+    event_type: EventType,
+    /// The principal's name.
+    principal: Option<&'a str>,
+}
+
+impl<'a> EventHead<'a> {
+    /// Read in place: it is done for each event, and decoding would allocate. What is no event has the
+    /// head of none.
+    fn of(event: &'a [u8]) -> Self {
+        let mut head = Self::default();
+        for field in Fields::of(event) {
+            match field {
+                (1, Content::Varint(id)) => head.event_id = id.cast_signed(),
+                (3, Content::Varint(number)) => {
+                    let number = i32::try_from(number).unwrap_or_default();
+                    head.event_type = EventType::try_from(number).unwrap_or_default();
+                }
+                (303, Content::Bytes(principal)) => head.principal = Some(name_of(principal)),
+                _ => {}
+            }
+        }
+        head
+    }
+}
+
+/// The name in an encoded principal.
+fn name_of(principal: &[u8]) -> &str {
+    let names = Fields::of(principal).filter_map(|field| match field {
+        (2, Content::Bytes(name)) => std::str::from_utf8(name).ok(),
+        _ => None,
+    });
+    names.last().unwrap_or_default()
 }
 
 impl Sealer {
@@ -71,7 +100,7 @@ impl Sealer {
     ) -> Bytes {
         let none = Cause::default();
         let cause = record.cause.as_ref().unwrap_or(&none);
-        let mut events = Vec::new();
+        let mut events = Vec::with_capacity(record.steps.len());
         let mut entry = Entry {
             cause: cause_of(cause),
             closed: closed(state, record).into(),
@@ -116,6 +145,12 @@ impl Sealer {
                         event_type: item.event_type,
                     });
                 }
+                Some(StepKind::Decision(decision)) => {
+                    entry.decisions.push(governance::decision(decision));
+                }
+                Some(StepKind::Approval(change)) => {
+                    entry.approvals.push(governance::approval(change));
+                }
                 Some(StepKind::Attempt(change)) => {
                     entry.attempts.push(attempt_item(state, change));
                 }
@@ -134,32 +169,54 @@ impl Sealer {
         }
     }
 
-    fn event_item(
+    /// Writes an event again with other fields in the place of its payloads.
+    pub(super) fn replace(
         &self,
-        bytes: &Bytes,
+        event: &[u8],
+        with: &mut dyn FnMut(&str, u32) -> Vec<u8>,
+    ) -> Vec<u8> {
+        match self.event {
+            Some(shape) => self.shapes.replace(event, shape, with),
+            None => event.to_vec(),
+        }
+    }
+
+    fn event_item<'a>(
+        &self,
+        bytes: &'a Bytes,
         salts: &SaltKey,
         cause: &Cause,
         spans: &mut Vec<Span>,
-    ) -> EventItem<'static> {
-        let head = EventHead::decode(bytes.clone()).unwrap_or_default();
+    ) -> EventItem<'a> {
+        let head = EventHead::of(bytes);
         self.spans(bytes, spans);
-        let event_type = event_type(head.event_type());
         let by = match head.principal {
-            Some(principal) if principal.name != cause.principal => {
-                clipped(&principal.name, MAX_PRINCIPAL).into_owned()
-            }
+            Some(principal) if principal != cause.principal => clipped(principal, MAX_PRINCIPAL),
             // What the server did by itself while it was at it.
-            None if !cause.authentication.is_empty() => SERVER.to_owned(),
-            _ => String::new(),
+            None if !cause.authentication.is_empty() => SERVER.into(),
+            _ => "".into(),
         };
         EventItem {
-            by: by.into(),
+            by,
             // The spans were found in these very bytes: they fit.
             hash: hash(bytes, spans, salts, head.event_id).unwrap_or_default(),
             id: head.event_id,
-            event_type: event_type.into(),
+            event_type: event_type(head.event_type).into(),
         }
     }
+}
+
+/// What the entry of a record says of approvals and decisions, all of it.
+pub(crate) fn items(record: &RunRecord) -> (Vec<ApprovalItem<'_>>, Vec<DecisionItem<'_>>) {
+    let (mut approvals, mut decisions) = (Vec::new(), Vec::new());
+    for step in &record.steps {
+        match &step.kind {
+            Some(StepKind::Decision(decision)) => decisions.push(governance::decision(decision)),
+            Some(StepKind::Approval(change)) => approvals.push(governance::approval(change)),
+            _ => {}
+        }
+    }
+    (approvals, decisions)
 }
 
 /// The entry that says that a run was deleted, the last of its chain.
@@ -223,19 +280,25 @@ fn shorten(entry: &mut Entry<'_>, max_items: usize) {
         });
         entry.events.clear();
     }
-    let before = entry.attempts.len() + entry.buffered.len();
-    entry.attempts.truncate(max_items);
-    entry.buffered.truncate(max_items);
-    let left = entry.attempts.len() + entry.buffered.len();
-    entry.omitted += (before - left) as u64;
+    let mut omitted = truncate(&mut entry.approvals, max_items);
+    omitted += truncate(&mut entry.attempts, max_items);
+    omitted += truncate(&mut entry.buffered, max_items);
+    omitted += truncate(&mut entry.decisions, max_items);
+    entry.omitted += omitted;
+}
+
+/// Keeps the first items. Gives how many went.
+fn truncate<T>(items: &mut Vec<T>, max: usize) -> u64 {
+    let before = items.len();
+    items.truncate(max);
+    (before - items.len()) as u64
 }
 
 /// The status that a record ended its run with.
 fn closed(state: &RunState, record: &RunRecord) -> &'static str {
     let closes = !state.is_running()
         && record.steps.iter().any(|step| match &step.kind {
-            Some(StepKind::Event(bytes)) => EventHead::decode(bytes.clone())
-                .is_ok_and(|head| head.event_id == state.close_event_id),
+            Some(StepKind::Event(bytes)) => EventHead::of(bytes).event_id == state.close_event_id,
             _ => false,
         });
     if !closes {
@@ -273,6 +336,10 @@ fn attempt_item<'a>(state: &'a RunState, change: &'a ActivityAttempt) -> Attempt
             (0, _) => ("scheduled", ""),
             (_, 0) => ("started", attempt.identity.as_str()),
             _ => ("heartbeat", attempt.identity.as_str()),
+        };
+        item.credential = match (what, &attempt.credential) {
+            ("started", Some(of)) => Some(governance::credential(of)),
+            _ => None,
         };
         item.state = what.into();
         item.worker = name(worker);

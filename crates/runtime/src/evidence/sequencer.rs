@@ -5,6 +5,7 @@
 //! repeats nothing: the same entries get the same places again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use steadfast_ledger::Hash;
 use steadfast_ledger::tile::{Appender, TileId};
@@ -46,43 +47,46 @@ pub struct TreeHead {
 
 impl Sequencer {
     /// Gives entries their places. Nothing has changed before [`Sequencer::keep`].
-    pub async fn integrate(&mut self, store: &dyn Store, leaves: &[Leaf]) -> Result<Integration> {
+    pub async fn integrate(&mut self, store: &dyn Store, leaves: Vec<Leaf>) -> Result<Integration> {
         let mut integration = Integration::default();
-        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut ends: Vec<LogEnd> = Vec::new();
+        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         for leaf in leaves {
-            let place = match places.get(leaf.namespace_id.as_str()) {
-                Some(place) => *place,
+            let logs = &mut integration.logs;
+            // Nearly always it is the log of the entry before.
+            let last = logs.last().map(|of| of.namespace_id.as_str());
+            let known = match last == Some(&*leaf.namespace_id) {
+                true => Some(logs.len() - 1),
+                false => places.get(&*leaf.namespace_id).copied(),
+            };
+            let place = match known {
+                Some(place) => place,
                 None => {
                     let end = self.end(store, &leaf.namespace_id).await?;
-                    integration.logs.push(LogProjection {
-                        namespace_id: leaf.namespace_id.clone(),
+                    logs.push(LogProjection {
+                        namespace_id: leaf.namespace_id.to_string(),
                         first_index: end.tree.size(),
                         ..LogProjection::default()
                     });
-                    integration.ends.insert(leaf.namespace_id.clone(), end);
-                    places.insert(&leaf.namespace_id, integration.logs.len() - 1);
-                    integration.logs.len() - 1
+                    ends.push(end);
+                    places.insert(leaf.namespace_id.clone(), logs.len() - 1);
+                    logs.len() - 1
                 }
             };
-            if let Some(end) = integration.ends.get_mut(&leaf.namespace_id) {
-                end.tree.append(Hash::leaf(&leaf.entry));
-                if leaf.is_of_chain {
-                    end.chain.push(&leaf.entry);
-                }
+            ends[place].tree.append(leaf.hash);
+            if leaf.is_of_chain {
+                ends[place].chain.push(&leaf.entry);
             }
-            integration.logs[place].entries.push(leaf.entry.clone());
+            logs[place].entries.push(leaf.entry);
         }
-        for log in &mut integration.logs {
-            if let Some(end) = integration.ends.get_mut(&log.namespace_id) {
-                log.tiles = end
-                    .tree
-                    .take_changes()
-                    .into_iter()
-                    .map(|(tile, hashes)| (tile.level, tile.index, hashes))
-                    .collect();
-                log.chain_n = end.chain.n;
-                log.chain_hash = end.chain.hash.map(|hash| hash.0.to_vec());
-            }
+        for (log, mut end) in integration.logs.iter_mut().zip(ends) {
+            let tiles = end.tree.take_changes().into_iter();
+            log.tiles = tiles
+                .map(|(tile, hashes)| (tile.level, tile.index, hashes))
+                .collect();
+            log.chain_n = end.chain.n;
+            log.chain_hash = end.chain.hash.map(|hash| hash.0.to_vec());
+            integration.ends.insert(log.namespace_id.clone(), end);
         }
         Ok(integration)
     }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use steadfast_ledger::Hash;
 use steadfast_runtime::evidence::TreeHead;
 
+use super::failpoint::reach;
+
 /// Heads of trees by the origins of their logs.
 pub type Heads = BTreeMap<String, TreeHead>;
 
@@ -137,13 +139,17 @@ fn write(path: &Path, heads: &Heads) -> Result<(), AnchorError> {
         for (origin, head) in heads {
             writeln!(file, "{origin} {} {}", head.size, head.root)?;
         }
+        reach("anchor: written")?;
         file.sync_all()?;
+        reach("anchor: synced")?;
         fs::rename(&temporary, path)?;
+        reach("anchor: renamed")?;
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        File::open(directory)?.sync_all()
+        File::open(directory)?.sync_all()?;
+        reach("anchor: moved")
     };
     write().map_err(|error| failed(path, error))
 }

@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use parking_lot::Mutex;
+use steadfast_ledger::Hash;
 use steadfast_ledger::checkpoint::Checkpoint;
 use steadfast_ledger::entry::Time;
-use steadfast_ledger::note::{Note, SigningKey};
-use steadfast_runtime::Runtime;
+use steadfast_ledger::note::Note;
 use steadfast_runtime::evidence::export::{About, ExportError, Progress, Selection, Signed};
+use steadfast_runtime::evidence::reads::{Read, Subject};
+use steadfast_runtime::{Permit, Runtime, RuntimeError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::publisher::PublishedLog;
+use super::reader::consistency_proof;
 use super::{Logs, Witnesses};
 
 /// So many exports at a time: each reads the whole log.
@@ -52,6 +56,14 @@ pub enum Refusal {
     /// The checkpoint cannot be read.
     #[error("the checkpoint cannot be read: {0}")]
     Checkpoint(String),
+    /// The log is not as long as it was.
+    #[error("the log has {now} entries, and had {before}: it was rolled back, or is another log")]
+    Shorter {
+        /// Its size.
+        now: u64,
+        /// What was asked for.
+        before: u64,
+    },
     /// The runtime is not ready.
     #[error(transparent)]
     Runtime(#[from] steadfast_runtime::RuntimeError),
@@ -104,7 +116,8 @@ struct Job {
     namespace: String,
     selection: Selection,
     checkpoint: String,
-    signer: SigningKey,
+    log: PublishedLog,
+    consistency: Option<(u64, Vec<Hash>)>,
 }
 
 impl Exports {
@@ -125,24 +138,48 @@ impl Exports {
         running.get(&id).map(|progress| progress.get())
     }
 
-    /// Begins an export of all that has happened until now. It goes on while its chunks are read.
-    pub async fn begin(&self, namespace: &str, about: About) -> Result<Export, Refusal> {
+    /// Begins an export of all that has happened until now, with the proof that the log extends its tree
+    /// of the size `since`. It goes on while its chunks are read.
+    pub async fn begin(
+        &self,
+        caller: &Permit,
+        namespace: &str,
+        about: About,
+        since: Option<u64>,
+    ) -> Result<Export, Refusal> {
         let permit = self.permits.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Refusal::Busy)?;
         let registration = self.register(permit);
-        let (checkpoint, signer, namespace_id) = self.checkpoint(namespace).await?;
+        let (checkpoint, log) = self.checkpoint(namespace).await?;
+        let namespace_id = log.namespace_id.clone();
         let size = size_of(&checkpoint)?;
+        let consistency = match since {
+            Some(since) => Some((since, self.consistency(&namespace_id, since, size).await?)),
+            None => None,
+        };
         let progress = registration.progress.clone();
         let source = self
             .runtime
             .export_source(&namespace_id, namespace, &progress);
+        let workflow_id = match &about {
+            About::Session { workflow_id } => workflow_id.clone(),
+            _ => String::new(),
+        };
         let selection = source.select(about, size).await?;
+        let subject = Subject {
+            workflow_id: &workflow_id,
+            ..Subject::default()
+        };
+        self.runtime
+            .note_read(caller, Read::Bundle, &namespace_id, subject)
+            .await?;
         let job = Job {
             namespace_id,
             namespace: namespace.to_owned(),
             selection,
             checkpoint,
-            signer,
+            log,
+            consistency,
         };
         let (sender, chunks) = mpsc::channel(WAITING_CHUNKS);
         let id = registration.id;
@@ -157,6 +194,20 @@ impl Exports {
             }
         });
         Ok(Export { id, chunks })
+    }
+
+    async fn consistency(
+        &self,
+        namespace_id: &str,
+        before: u64,
+        now: u64,
+    ) -> Result<Vec<Hash>, Refusal> {
+        if before > now {
+            return Err(Refusal::Shorter { now, before });
+        }
+        let proof = consistency_proof(&**self.runtime.store(), namespace_id, before, now).await;
+        let proof = proof.map_err(RuntimeError::from)?;
+        proof.ok_or_else(|| Refusal::Checkpoint("the tree has gaps".to_owned()))
     }
 
     fn register(&self, permit: OwnedSemaphorePermit) -> Registration {
@@ -174,7 +225,7 @@ impl Exports {
 
     /// A checkpoint that covers all that has happened until now: one that a witness cosigned, if there
     /// are witnesses and they answer.
-    async fn checkpoint(&self, namespace: &str) -> Result<(String, SigningKey, String), Refusal> {
+    async fn checkpoint(&self, namespace: &str) -> Result<(String, PublishedLog), Refusal> {
         let no_log = || Refusal::NoLog(namespace.to_owned());
         let found = self.runtime.namespaces().by_name(namespace);
         let namespace_id = found.map_err(|_| no_log())?.id.clone();
@@ -185,10 +236,10 @@ impl Exports {
             if let Some(log) = self.logs.get(namespace)
                 && log.head.size >= size
             {
-                match log.cosigned {
-                    Some((of, text)) if of >= size => return Ok((text, log.signer, namespace_id)),
+                match &log.cosigned {
+                    Some((of, text)) if *of >= size => return Ok((text.clone(), log)),
                     _ if !has_witnesses || begun.elapsed() > 2 * PATIENCE => {
-                        return Ok((log.checkpoint, log.signer, namespace_id));
+                        return Ok((log.checkpoint.clone(), log));
                     }
                     _ => {}
                 }
@@ -209,9 +260,14 @@ impl Exports {
         chunks: &mpsc::Sender<Chunk>,
     ) -> Result<(), ExportError> {
         let witnesses = self.witnesses.keys();
+        let rotations = job.log.rotations.iter().map(|of| of.proof.clone());
+        let rotations: Vec<String> = rotations.collect();
+        let consistency = job.consistency.as_ref();
         let signed = Signed {
             checkpoint: &job.checkpoint,
-            key: &job.signer,
+            consistency: consistency.map(|(size, hashes)| (*size, hashes.as_slice())),
+            rotations: &rotations,
+            key: &job.log.signer,
             witnesses: &witnesses,
             made: Time(steadfast_runtime::clock::now()),
         };

@@ -2,9 +2,14 @@
 
 pub mod anchor;
 pub mod bundles;
+#[cfg(test)]
+mod crash_tests;
+mod failpoint;
 pub mod keys;
 pub mod publisher;
 pub mod reader;
+pub mod rotation;
+pub mod settings;
 pub mod witnesses;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +21,7 @@ pub use witnesses::Witnesses;
 
 use crate::config::Config;
 use anchor::{Anchor, Heads};
+use keys::Keys;
 use steadfast_ledger::note::SigningKey;
 
 /// Kind and key of the stored record that says what the origins of this store's logs begin with.
@@ -27,27 +33,27 @@ pub async fn open(runtime: &Runtime, config: &Config) -> Result<Publisher, Strin
     let base = base(runtime, config).await?;
     let path = &config.store.path;
     let seed = seed()?;
-    let (anchor, key) = match path.as_os_str() == ":memory:" {
+    let (anchor, keys) = match path.as_os_str() == ":memory:" {
         true => {
             let key = SigningKey::new(&base, seed).map_err(|error| error.to_string())?;
-            (Anchor::Memory(Heads::new()), key)
+            (Anchor::Memory(Heads::new()), Keys::in_memory(key))
         }
         false => {
-            let evidence = &config.evidence;
-            let beside = |given: &Option<PathBuf>, suffix| {
-                given.clone().unwrap_or_else(|| with_suffix(path, suffix))
-            };
-            let key = beside(&evidence.key, ".log-key");
-            let anchor = beside(&evidence.anchor, ".log-anchor");
-            (
-                Anchor::File(anchor),
-                keys::load_or_create(&key, &base, seed)?,
-            )
+            let anchor = config.evidence.anchor.clone();
+            let anchor = anchor.unwrap_or_else(|| with_suffix(path, ".log-anchor"));
+            let keys = Keys::open(&key_path(config), &base, seed)?;
+            (Anchor::File(anchor), keys)
         }
     };
-    Publisher::open(runtime.clone(), anchor, key, base)
+    Publisher::open(runtime.clone(), anchor, keys, base)
         .await
         .map_err(|error| error.to_string())
+}
+
+/// Where the key is: as configured, or beside the store.
+pub fn key_path(config: &Config) -> PathBuf {
+    let given = config.evidence.key.clone();
+    given.unwrap_or_else(|| with_suffix(&config.store.path, ".log-key"))
 }
 
 /// What the origins of the logs begin with: as configured, or a name that no other store has.
@@ -68,7 +74,8 @@ async fn base(runtime: &Runtime, config: &Config) -> Result<String, String> {
     Ok(base)
 }
 
-fn seed() -> Result<[u8; 32], String> {
+/// Randomness for a key.
+pub fn seed() -> Result<[u8; 32], String> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("no randomness for a key: {error}"))?;
     Ok(seed)

@@ -18,13 +18,19 @@ use steadfast_runtime::evidence::TreeHead;
 use steadfast_runtime::{Permit, Runtime};
 
 use super::anchor::{Anchor, AnchorError, Heads, Move};
+use super::failpoint::reach;
+use super::keys::Keys;
 use super::reader::root_at;
+use super::rotation::{Naming, Rotation, Rotations};
 
 /// How often checkpoints are made: bounds how long an entry waits for its proof.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long to wait after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a rotation of the key is asked for.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Kind of the stored records.
 const KIND: &str = "log";
@@ -44,20 +50,26 @@ pub enum PublishError {
     /// A name or a stored value makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// The key file cannot be replaced.
+    #[error("the key file: {0}")]
+    Key(#[from] std::io::Error),
 }
 
 /// What is stored of a log's identity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Identity {
-    origin: String,
+pub(super) struct Identity {
+    pub(super) origin: String,
     /// 1 for the first log of the namespace, 2 for the one that was begun when the store turned out
     /// not to extend the first, and so on.
-    generation: u32,
+    pub(super) generation: u32,
     /// Whether a checkpoint was ever signed.
-    signed: bool,
+    pub(super) signed: bool,
     /// The verifier key of the newest checkpoint.
     #[serde(default)]
-    key: String,
+    pub(super) key: String,
+    /// Another key that the log is about to name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) naming: Option<Naming>,
 }
 
 /// A log as others see it.
@@ -77,6 +89,8 @@ pub struct PublishedLog {
     pub key: VerifierKey,
     /// What signs checkpoints, and statements about what is taken out of the log.
     pub signer: SigningKey,
+    /// How the log came to its key, oldest first.
+    pub rotations: Arc<Vec<Rotation>>,
 }
 
 /// The logs of a server, by the names of their namespaces. Cheap to clone.
@@ -87,6 +101,11 @@ impl Logs {
     /// A log, if anything of it is signed.
     pub fn get(&self, namespace: &str) -> Option<PublishedLog> {
         self.0.read().get(namespace).cloned()
+    }
+
+    /// The origin of a log, if anything of it is signed.
+    pub fn origin(&self, namespace: &str) -> Option<String> {
+        self.0.read().get(namespace).map(|log| log.origin.clone())
     }
 
     /// All logs.
@@ -112,10 +131,13 @@ impl Logs {
         }
     }
 
-    fn publish(&self, namespace: String, mut log: PublishedLog) {
+    pub(super) fn publish(&self, namespace: String, mut log: PublishedLog) {
         let mut logs = self.0.write();
+        // A namespace that was deleted has another name now.
+        logs.retain(|name, other| *name == namespace || other.namespace_id != log.namespace_id);
+        // A cosigned checkpoint goes with the key that signed it.
         if let Some(before) = logs.get_mut(&namespace)
-            && before.origin == log.origin
+            && before.key == log.key
         {
             log.cosigned = before.cosigned.take();
         }
@@ -125,14 +147,17 @@ impl Logs {
 
 /// Signs and publishes.
 pub struct Publisher {
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     anchor: Anchor,
-    key: SigningKey,
+    pub(super) keys: Keys,
     /// What origins begin with.
     base: String,
-    identities: HashMap<String, Identity>,
+    pub(super) identities: HashMap<String, Identity>,
     /// What is signed, by origin.
     signed: Heads,
+    /// Moves of the anchor whose outcome is not known.
+    unsure: Vec<Move>,
+    pub(super) rotations: Rotations,
     logs: Logs,
 }
 
@@ -142,17 +167,20 @@ impl Publisher {
     pub async fn open(
         runtime: Runtime,
         anchor: Anchor,
-        key: SigningKey,
+        keys: Keys,
         base: String,
     ) -> Result<Self, PublishError> {
         let signed = anchor.read()?;
+        let rotations = Rotations::load(&**runtime.store()).await?;
         let mut publisher = Self {
             runtime,
             anchor,
-            key,
+            keys,
             base,
             identities: HashMap::new(),
             signed,
+            unsure: Vec::new(),
+            rotations,
             logs: Logs::default(),
         };
         for (namespace_id, bytes) in publisher.runtime.store().records(KIND).await? {
@@ -179,8 +207,8 @@ impl Publisher {
     pub async fn run(mut self) {
         let mut heads = self.runtime.log_heads();
         loop {
-            let current = heads.borrow_and_update().clone();
-            let pause = match self.publish(&current).await {
+            let worked = self.work().await;
+            let pause = match &worked {
                 Ok(()) => INTERVAL,
                 Err(PublishError::Anchor(error @ AnchorError::Moved { .. })) => {
                     tracing::error!(%error, "no more checkpoints");
@@ -192,13 +220,28 @@ impl Publisher {
                 }
             };
             tokio::time::sleep(pause).await;
-            let is_pending = current
-                .iter()
-                .any(|(namespace_id, head)| !self.is_published(namespace_id, head));
-            if !is_pending && heads.changed().await.is_err() {
-                return;
+            if worked.is_ok() && !self.is_behind(&heads.borrow_and_update()) {
+                tokio::select! {
+                    changed = heads.changed() => if changed.is_err() {
+                        return;
+                    },
+                    () = tokio::time::sleep(LOOK_INTERVAL) => {}
+                }
             }
         }
+    }
+
+    /// One round: a rotation of the key goes before all that it would be too late for afterwards.
+    pub(super) async fn work(&mut self) -> Result<(), PublishError> {
+        self.rotate().await?;
+        let heads = self.runtime.log_heads().borrow().clone();
+        self.publish(&heads).await
+    }
+
+    fn is_behind(&self, heads: &HashMap<String, TreeHead>) -> bool {
+        heads
+            .iter()
+            .any(|(namespace_id, head)| !self.is_published(namespace_id, head))
     }
 
     /// Signs and publishes the logs that grew.
@@ -209,59 +252,115 @@ impl Publisher {
                 continue;
             }
             let identity = self.identity(namespace_id).await?;
-            due.push((namespace_id, identity, *head));
+            // A head that is older than what is signed already is of no use to anybody.
+            let signed = self.signed.get(&identity.origin);
+            if signed.is_some_and(|signed| signed.size > head.size) {
+                continue;
+            }
+            let head = self.name_other_key(namespace_id, &identity, *head).await?;
+            due.push((namespace_id, identity.origin, head));
         }
-        let moves: Vec<Move> = due
-            .iter()
-            .map(|(_, identity, head)| Move {
-                origin: identity.origin.clone(),
-                from: self.signed.get(&identity.origin).copied(),
-                to: *head,
+        self.advance(due.iter().map(|(_, origin, head)| (origin, *head)))?;
+        for (namespace_id, origin, head) in due {
+            let key = named(self.keys.current(), &origin)?;
+            let verifier = key.verifier().to_string();
+            let mut identity = self.identity(namespace_id).await?;
+            // Before anybody can have a checkpoint: a start without an anchor must know of it.
+            if !identity.signed || identity.key != verifier {
+                identity.signed = true;
+                identity.key = verifier;
+                identity.naming = None;
+                self.put(namespace_id, &identity).await?;
+            }
+            let checkpoint = signed(&origin, head, &[&key])?;
+            reach("signed")?;
+            self.show(namespace_id, head, checkpoint, key);
+            reach("published")?;
+        }
+        Ok(())
+    }
+
+    /// Moves the anchor to heads that are about to be signed.
+    pub(super) fn advance<'a>(
+        &mut self,
+        heads: impl IntoIterator<Item = (&'a String, TreeHead)>,
+    ) -> Result<(), PublishError> {
+        if !self.unsure.is_empty() {
+            // It failed, and may have moved all the same: then that is where it goes on from.
+            let anchor = self.anchor.read()?;
+            for step in std::mem::take(&mut self.unsure) {
+                if anchor.get(&step.origin) == Some(&step.to) {
+                    self.signed.insert(step.origin, step.to);
+                }
+            }
+        }
+        let moves: Vec<Move> = heads
+            .into_iter()
+            .map(|(origin, to)| Move {
+                origin: origin.clone(),
+                from: self.signed.get(origin).copied(),
+                to,
             })
             .filter(|step| step.from != Some(step.to))
             .collect();
-        if moves.is_empty() && due.is_empty() {
+        if moves.is_empty() {
             return Ok(());
         }
         // A small file, twice a second at most: not worth a thread of its own.
-        self.anchor.advance(&moves)?;
-        for (namespace_id, mut identity, head) in due {
-            let origin = identity.origin.clone();
-            self.signed.insert(origin.clone(), head);
-            let key = self
-                .key
-                .renamed(&origin)
-                .map_err(|error| PublishError::Invalid(error.to_string()))?;
-            let verifier = key.verifier().to_string();
-            // Before anybody can have a checkpoint: a start without an anchor must know of it.
-            if !identity.signed || identity.key != verifier {
-                self.note_key_change(namespace_id, &identity, &verifier)
-                    .await?;
-                identity.signed = true;
-                identity.key = verifier;
-                self.put(namespace_id, &identity).await?;
+        if let Err(error) = self.anchor.advance(&moves) {
+            if matches!(error, AnchorError::Io { .. }) {
+                self.unsure = moves;
             }
-            let checkpoint = Checkpoint {
-                origin: origin.clone(),
-                size: head.size,
-                root: head.root,
-                extensions: Vec::new(),
-            };
-            let log = PublishedLog {
-                namespace_id: namespace_id.clone(),
-                origin,
-                head,
-                checkpoint: checkpoint
-                    .sign(&[&key])
-                    .map_err(|error| PublishError::Invalid(error.to_string()))?,
-                cosigned: None,
-                key: key.verifier().clone(),
-                signer: key,
-            };
-            let namespace = self.runtime.namespaces().name(namespace_id);
-            self.logs.publish(namespace, log);
+            return Err(error.into());
         }
+        let moved = moves.into_iter().map(|step| (step.origin, step.to));
+        self.signed.extend(moved);
         Ok(())
+    }
+
+    /// Shows a signed checkpoint.
+    pub(super) fn show(
+        &self,
+        namespace_id: &str,
+        head: TreeHead,
+        checkpoint: String,
+        key: SigningKey,
+    ) {
+        let log = PublishedLog {
+            namespace_id: namespace_id.to_owned(),
+            origin: key.name().to_owned(),
+            head,
+            checkpoint,
+            cosigned: None,
+            key: key.verifier().clone(),
+            rotations: self.rotations.of(namespace_id, key.name()),
+            signer: key,
+        };
+        let namespace = self.runtime.namespaces().name(namespace_id);
+        self.logs.publish(namespace, log);
+    }
+
+    /// If the key was replaced without a rotation, the log says so before the new one signs anything
+    /// of it. Gives the head to sign.
+    async fn name_other_key(
+        &mut self,
+        namespace_id: &str,
+        identity: &Identity,
+        head: TreeHead,
+    ) -> Result<TreeHead, PublishError> {
+        let key = named(self.keys.current(), &identity.origin)?;
+        let verifier = key.verifier().to_string();
+        if !identity.signed || identity.key.is_empty() || identity.key == verifier {
+            return Ok(head);
+        }
+        tracing::warn!(
+            log = identity.origin,
+            "checkpoints are signed with another key now"
+        );
+        let (_, head) = self
+            .name_key(namespace_id, &identity.key, &verifier)
+            .await?;
+        Ok(head)
     }
 
     fn is_published(&self, namespace_id: &str, head: &TreeHead) -> bool {
@@ -300,6 +399,7 @@ impl Publisher {
                     generation,
                     signed: false,
                     key: String::new(),
+                    naming: None,
                 };
             }
             generation += 1;
@@ -312,26 +412,7 @@ impl Publisher {
         self.signed.contains_key(origin) || identities.any(|identity| identity.origin == origin)
     }
 
-    /// Says in the log itself that it is signed with another key from here on.
-    async fn note_key_change(
-        &self,
-        namespace_id: &str,
-        before: &Identity,
-        key: &str,
-    ) -> Result<(), PublishError> {
-        if before.key.is_empty() || before.key == key {
-            return Ok(());
-        }
-        tracing::warn!(
-            log = before.origin,
-            "checkpoints are signed with another key now"
-        );
-        let detail = format!("{} -> {key}", before.key);
-        self.note(namespace_id, "evidence/key-changed", detail)
-            .await
-    }
-
-    async fn note(
+    pub(super) async fn note(
         &self,
         namespace_id: &str,
         what: &'static str,
@@ -355,7 +436,11 @@ impl Publisher {
         }
     }
 
-    async fn put(&mut self, namespace_id: &str, identity: &Identity) -> Result<(), PublishError> {
+    pub(super) async fn put(
+        &mut self,
+        namespace_id: &str,
+        identity: &Identity,
+    ) -> Result<(), PublishError> {
         let bytes = serde_json::to_vec(identity)
             .map_err(|error| PublishError::Invalid(error.to_string()))?;
         let store = self.runtime.store();
@@ -395,6 +480,7 @@ impl Publisher {
         }
         next.signed = false;
         next.key.clear();
+        next.naming = None;
         tracing::error!(
             log = identity.origin,
             next = next.origin,
@@ -431,6 +517,29 @@ impl Publisher {
             )
         }))
     }
+}
+
+/// The key under the name of a log.
+pub(super) fn named(key: &SigningKey, origin: &str) -> Result<SigningKey, PublishError> {
+    key.renamed(origin)
+        .map_err(|error| PublishError::Invalid(error.to_string()))
+}
+
+/// The checkpoint of a head, signed.
+pub(super) fn signed(
+    origin: &str,
+    head: TreeHead,
+    keys: &[&SigningKey],
+) -> Result<String, PublishError> {
+    let checkpoint = Checkpoint {
+        origin: origin.to_owned(),
+        size: head.size,
+        root: head.root,
+        extensions: Vec::new(),
+    };
+    checkpoint
+        .sign(keys)
+        .map_err(|error| PublishError::Invalid(error.to_string()))
 }
 
 /// A name as part of an origin: without what the name of a key may not have, and without `~`, which

@@ -14,39 +14,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast_runtime::{Permit, Runtime};
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
 
-use status::status;
+use crate::gate::{Gate, Target};
+pub(crate) use status::status;
 use workers::WorkerRegistry;
-
-/// How a caller was authenticated where nothing is configured for it.
-const UNAUTHENTICATED: &str = "unauthenticated";
 
 /// What every service is made of.
 #[derive(Clone)]
 pub struct Service {
     runtime: Runtime,
     workers: Arc<WorkerRegistry>,
+    gate: Gate,
 }
 
 impl Service {
     /// The services of a runtime.
-    pub fn new(runtime: Runtime) -> Self {
+    pub fn new(runtime: Runtime, gate: Gate) -> Self {
         Self {
             runtime,
             workers: Arc::default(),
+            gate,
         }
     }
 
-    /// Decides whether a caller may make a call. Without authentication configured everybody may,
-    /// and is recorded under the identity that they claim.
-    fn admit(&self, call: &str, identity: &str) -> Result<Permit, Status> {
-        Ok(Permit::granted(
-            call,
-            identity.to_owned(),
-            UNAUTHENTICATED.to_owned(),
-        ))
+    /// Lets a request pass the gate. `of` gives what it is about.
+    fn admit<T>(
+        &self,
+        call: &str,
+        request: &Request<T>,
+        of: impl for<'a> FnOnce(&'a T) -> Target<'a>,
+    ) -> Result<Permit, Status> {
+        let target = of(request.get_ref());
+        let extensions = request.extensions();
+        if !self.gate.governs() {
+            return self.gate.admit(call, extensions, &target);
+        }
+        let resolved = target.resolve(&self.runtime);
+        let target = target.resolved(&resolved);
+        self.gate.admit(call, extensions, &target)
     }
 }
 

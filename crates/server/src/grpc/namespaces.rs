@@ -215,6 +215,7 @@ fn description(runtime: &Runtime, namespace: &Namespace) -> DescribeNamespaceRes
                 async_update: true,
                 worker_heartbeats: true,
                 worker_poll_complete_on_shutdown: true,
+                workflow_pause: true,
                 ..Default::default()
             }),
             limits: Some(Limits {

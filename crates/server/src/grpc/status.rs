@@ -104,6 +104,7 @@ fn describe_engine(error: &EngineError) -> (Code, Vec<Any>) {
                 },
             ),
         ),
+        EngineError::PermissionDenied(_) => (Code::PermissionDenied, Vec::new()),
         EngineError::FailedPrecondition(_) => (Code::FailedPrecondition, Vec::new()),
         EngineError::WorkflowNotReady(_) => (
             Code::FailedPrecondition,

@@ -18,12 +18,13 @@ use steadfast_runtime::{Permit, Runtime, RuntimeError};
 
 pub(crate) async fn list(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: ListWorkflowExecutionsRequest,
 ) -> Result<ListWorkflowExecutionsResponse, RuntimeError> {
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let (executions, next_page_token) = runtime
         .list_runs(
+            permit,
             &namespace,
             &request.query,
             request.page_size,
@@ -38,12 +39,13 @@ pub(crate) async fn list(
 
 pub(crate) async fn scan(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: ScanWorkflowExecutionsRequest,
 ) -> Result<ScanWorkflowExecutionsResponse, RuntimeError> {
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
     let (executions, next_page_token) = runtime
         .list_runs(
+            permit,
             &namespace,
             &request.query,
             request.page_size,
@@ -58,7 +60,7 @@ pub(crate) async fn scan(
 
 pub(crate) async fn list_open(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: ListOpenWorkflowExecutionsRequest,
 ) -> Result<ListOpenWorkflowExecutionsResponse, RuntimeError> {
     use list_open_workflow_executions_request::Filters;
@@ -76,6 +78,7 @@ pub(crate) async fn list_open(
     }
     let (executions, next_page_token) = runtime
         .list_runs(
+            permit,
             &namespace,
             &terms.join(" AND "),
             request.maximum_page_size,
@@ -90,7 +93,7 @@ pub(crate) async fn list_open(
 
 pub(crate) async fn list_closed(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: ListClosedWorkflowExecutionsRequest,
 ) -> Result<ListClosedWorkflowExecutionsResponse, RuntimeError> {
     use list_closed_workflow_executions_request::Filters;
@@ -119,6 +122,7 @@ pub(crate) async fn list_closed(
     }
     let (executions, next_page_token) = runtime
         .list_runs(
+            permit,
             &namespace,
             &terms.join(" AND "),
             request.maximum_page_size,
@@ -133,11 +137,13 @@ pub(crate) async fn list_closed(
 
 pub(crate) async fn count(
     runtime: &Runtime,
-    _permit: &Permit,
+    permit: &Permit,
     request: CountWorkflowExecutionsRequest,
 ) -> Result<CountWorkflowExecutionsResponse, RuntimeError> {
     let namespace = runtime.namespaces().by_name(&request.namespace)?;
-    let count = runtime.count_runs(&namespace, &request.query).await?;
+    let count = runtime
+        .count_runs(permit, &namespace, &request.query)
+        .await?;
     let groups = count
         .groups
         .into_iter()

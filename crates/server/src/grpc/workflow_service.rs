@@ -6,6 +6,8 @@ use steadfast_api::workflowservice::workflow_service_server::WorkflowService;
 use steadfast_engine::proto::workflowservice as api;
 use tonic::{Request, Response, Status};
 
+use crate::gate::Target;
+
 use super::{Service, deadline, namespaces, status, system, task_queues, visibility, workers};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -16,7 +18,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::StartWorkflowExecutionRequest>,
     ) -> Answer<api::StartWorkflowExecutionResponse> {
-        let permit = self.admit("StartWorkflowExecution", &request.get_ref().identity)?;
+        let permit = self.admit("StartWorkflowExecution", &request, Target::start)?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .start_workflow(&permit, request)
@@ -31,7 +33,8 @@ impl WorkflowService for Service {
     ) -> Answer<api::SignalWithStartWorkflowExecutionResponse> {
         let permit = self.admit(
             "SignalWithStartWorkflowExecution",
-            &request.get_ref().identity,
+            &request,
+            Target::signal_with_start,
         )?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -45,7 +48,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::SignalWorkflowExecutionRequest>,
     ) -> Answer<api::SignalWorkflowExecutionResponse> {
-        let permit = self.admit("SignalWorkflowExecution", &request.get_ref().identity)?;
+        let permit = self.admit("SignalWorkflowExecution", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .execution(&of.workflow_execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .signal_workflow(&permit, request)
@@ -60,10 +67,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RequestCancelWorkflowExecutionRequest>,
     ) -> Answer<api::RequestCancelWorkflowExecutionResponse> {
-        let permit = self.admit(
-            "RequestCancelWorkflowExecution",
-            &request.get_ref().identity,
-        )?;
+        let permit = self.admit("RequestCancelWorkflowExecution", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .execution(&of.workflow_execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .cancel_workflow(&permit, request)
@@ -78,7 +86,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::TerminateWorkflowExecutionRequest>,
     ) -> Answer<api::TerminateWorkflowExecutionResponse> {
-        let permit = self.admit("TerminateWorkflowExecution", &request.get_ref().identity)?;
+        let permit = self.admit("TerminateWorkflowExecution", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .execution(&of.workflow_execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .terminate_workflow(&permit, request)
@@ -87,11 +99,41 @@ impl WorkflowService for Service {
         Ok(Response::new(api::TerminateWorkflowExecutionResponse {}))
     }
 
+    async fn pause_workflow_execution(
+        &self,
+        request: Request<api::PauseWorkflowExecutionRequest>,
+    ) -> Answer<api::PauseWorkflowExecutionResponse> {
+        let permit = self.admit("PauseWorkflowExecution", &request, |of| {
+            let target = Target::of(&of.namespace).claimed(&of.identity);
+            target.workflow_id(&of.workflow_id)
+        })?;
+        let (runtime, request) = (&self.runtime, request.into_inner());
+        let paused = runtime.pause_workflow(&permit, request).await;
+        paused.map_err(status)?;
+        Ok(Response::new(api::PauseWorkflowExecutionResponse {}))
+    }
+
+    async fn unpause_workflow_execution(
+        &self,
+        request: Request<api::UnpauseWorkflowExecutionRequest>,
+    ) -> Answer<api::UnpauseWorkflowExecutionResponse> {
+        let permit = self.admit("UnpauseWorkflowExecution", &request, |of| {
+            let target = Target::of(&of.namespace).claimed(&of.identity);
+            target.workflow_id(&of.workflow_id)
+        })?;
+        let (runtime, request) = (&self.runtime, request.into_inner());
+        let resumed = runtime.unpause_workflow(&permit, request).await;
+        resumed.map_err(status)?;
+        Ok(Response::new(api::UnpauseWorkflowExecutionResponse {}))
+    }
+
     async fn delete_workflow_execution(
         &self,
         request: Request<api::DeleteWorkflowExecutionRequest>,
     ) -> Answer<api::DeleteWorkflowExecutionResponse> {
-        let permit = self.admit("DeleteWorkflowExecution", "")?;
+        let permit = self.admit("DeleteWorkflowExecution", &request, |of| {
+            Target::of(&of.namespace).execution(&of.workflow_execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .delete_workflow(&permit, request)
@@ -104,7 +146,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ResetWorkflowExecutionRequest>,
     ) -> Answer<api::ResetWorkflowExecutionResponse> {
-        let permit = self.admit("ResetWorkflowExecution", &request.get_ref().identity)?;
+        let permit = self.admit("ResetWorkflowExecution", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .execution(&of.workflow_execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .reset_workflow(&permit, request)
@@ -117,7 +163,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ResetStickyTaskQueueRequest>,
     ) -> Answer<api::ResetStickyTaskQueueResponse> {
-        let permit = self.admit("ResetStickyTaskQueue", "")?;
+        let permit = self.admit("ResetStickyTaskQueue", &request, |of| {
+            Target::of(&of.namespace).execution(&of.execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .reset_sticky_task_queue(&permit, request)
@@ -130,7 +178,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ExecuteMultiOperationRequest>,
     ) -> Answer<api::ExecuteMultiOperationResponse> {
-        let permit = self.admit("ExecuteMultiOperation", "")?;
+        let permit = self.admit("ExecuteMultiOperation", &request, Target::several)?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -144,7 +192,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::UpdateWorkflowExecutionRequest>,
     ) -> Answer<api::UpdateWorkflowExecutionResponse> {
-        let permit = self.admit("UpdateWorkflowExecution", "")?;
+        let permit = self.admit("UpdateWorkflowExecution", &request, Target::update)?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -158,7 +206,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::PollWorkflowExecutionUpdateRequest>,
     ) -> Answer<api::PollWorkflowExecutionUpdateResponse> {
-        let permit = self.admit("PollWorkflowExecutionUpdate", &request.get_ref().identity)?;
+        let permit = self.admit("PollWorkflowExecutionUpdate", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .update_ref(&of.update_ref)
+        })?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -172,7 +224,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::QueryWorkflowRequest>,
     ) -> Answer<api::QueryWorkflowResponse> {
-        let permit = self.admit("QueryWorkflow", "")?;
+        let permit = self.admit("QueryWorkflow", &request, |of| {
+            Target::of(&of.namespace).execution(&of.execution)
+        })?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -186,7 +240,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondQueryTaskCompletedRequest>,
     ) -> Answer<api::RespondQueryTaskCompletedResponse> {
-        let permit = self.admit("RespondQueryTaskCompleted", "")?;
+        let permit = self.admit("RespondQueryTaskCompleted", &request, |of| {
+            Target::of(&of.namespace).token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         std::future::ready(runtime.answer_query(&permit, request))
             .await
@@ -198,7 +254,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::DescribeWorkflowExecutionRequest>,
     ) -> Answer<api::DescribeWorkflowExecutionResponse> {
-        let permit = self.admit("DescribeWorkflowExecution", "")?;
+        let permit = self.admit("DescribeWorkflowExecution", &request, |of| {
+            Target::of(&of.namespace).execution(&of.execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .describe_workflow(&permit, request)
@@ -211,7 +269,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::GetWorkflowExecutionHistoryRequest>,
     ) -> Answer<api::GetWorkflowExecutionHistoryResponse> {
-        let permit = self.admit("GetWorkflowExecutionHistory", "")?;
+        let permit = self.admit("GetWorkflowExecutionHistory", &request, |of| {
+            Target::of(&of.namespace).execution(&of.execution)
+        })?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -225,7 +285,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::GetWorkflowExecutionHistoryReverseRequest>,
     ) -> Answer<api::GetWorkflowExecutionHistoryReverseResponse> {
-        let permit = self.admit("GetWorkflowExecutionHistoryReverse", "")?;
+        let permit = self.admit("GetWorkflowExecutionHistoryReverse", &request, |of| {
+            Target::of(&of.namespace).execution(&of.execution)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .get_history_reverse(&permit, request)
@@ -238,7 +300,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::PollWorkflowTaskQueueRequest>,
     ) -> Answer<api::PollWorkflowTaskQueueResponse> {
-        let permit = self.admit("PollWorkflowTaskQueue", &request.get_ref().identity)?;
+        let permit = self.admit("PollWorkflowTaskQueue", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .task_queue(&of.task_queue)
+        })?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -252,7 +318,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondWorkflowTaskCompletedRequest>,
     ) -> Answer<api::RespondWorkflowTaskCompletedResponse> {
-        let permit = self.admit("RespondWorkflowTaskCompleted", &request.get_ref().identity)?;
+        let permit = self.admit("RespondWorkflowTaskCompleted", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .complete_workflow_task(&permit, request)
@@ -265,7 +335,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondWorkflowTaskFailedRequest>,
     ) -> Answer<api::RespondWorkflowTaskFailedResponse> {
-        let permit = self.admit("RespondWorkflowTaskFailed", &request.get_ref().identity)?;
+        let permit = self.admit("RespondWorkflowTaskFailed", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .fail_workflow_task(&permit, request)
@@ -278,7 +352,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::PollActivityTaskQueueRequest>,
     ) -> Answer<api::PollActivityTaskQueueResponse> {
-        let permit = self.admit("PollActivityTaskQueue", &request.get_ref().identity)?;
+        let permit = self.admit("PollActivityTaskQueue", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .task_queue(&of.task_queue)
+        })?;
         let deadline = deadline(request.metadata());
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
@@ -292,7 +370,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskCompletedRequest>,
     ) -> Answer<api::RespondActivityTaskCompletedResponse> {
-        let permit = self.admit("RespondActivityTaskCompleted", &request.get_ref().identity)?;
+        let permit = self.admit("RespondActivityTaskCompleted", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .complete_activity(&permit, request)
@@ -305,10 +387,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskCompletedByIdRequest>,
     ) -> Answer<api::RespondActivityTaskCompletedByIdResponse> {
-        let permit = self.admit(
-            "RespondActivityTaskCompletedById",
-            &request.get_ref().identity,
-        )?;
+        let permit = self.admit("RespondActivityTaskCompletedById", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .workflow_id(&of.workflow_id)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .complete_activity_by_id(&permit, request)
@@ -323,7 +406,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskFailedRequest>,
     ) -> Answer<api::RespondActivityTaskFailedResponse> {
-        let permit = self.admit("RespondActivityTaskFailed", &request.get_ref().identity)?;
+        let permit = self.admit("RespondActivityTaskFailed", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .fail_activity(&permit, request)
@@ -338,7 +425,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskFailedByIdRequest>,
     ) -> Answer<api::RespondActivityTaskFailedByIdResponse> {
-        let permit = self.admit("RespondActivityTaskFailedById", &request.get_ref().identity)?;
+        let permit = self.admit("RespondActivityTaskFailedById", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .workflow_id(&of.workflow_id)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .fail_activity_by_id(&permit, request)
@@ -353,7 +444,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskCanceledRequest>,
     ) -> Answer<api::RespondActivityTaskCanceledResponse> {
-        let permit = self.admit("RespondActivityTaskCanceled", &request.get_ref().identity)?;
+        let permit = self.admit("RespondActivityTaskCanceled", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .cancel_activity(&permit, request)
@@ -366,10 +461,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RespondActivityTaskCanceledByIdRequest>,
     ) -> Answer<api::RespondActivityTaskCanceledByIdResponse> {
-        let permit = self.admit(
-            "RespondActivityTaskCanceledById",
-            &request.get_ref().identity,
-        )?;
+        let permit = self.admit("RespondActivityTaskCanceledById", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .workflow_id(&of.workflow_id)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         runtime
             .cancel_activity_by_id(&permit, request)
@@ -384,7 +480,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RecordActivityTaskHeartbeatRequest>,
     ) -> Answer<api::RecordActivityTaskHeartbeatResponse> {
-        let permit = self.admit("RecordActivityTaskHeartbeat", &request.get_ref().identity)?;
+        let permit = self.admit("RecordActivityTaskHeartbeat", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .token(&of.task_token)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         let answer = runtime
             .heartbeat_activity(&permit, request)
@@ -392,6 +492,7 @@ impl WorkflowService for Service {
             .map_err(status)?;
         Ok(Response::new(api::RecordActivityTaskHeartbeatResponse {
             cancel_requested: answer.cancel_requested,
+            activity_paused: answer.paused,
             ..Default::default()
         }))
     }
@@ -400,10 +501,11 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RecordActivityTaskHeartbeatByIdRequest>,
     ) -> Answer<api::RecordActivityTaskHeartbeatByIdResponse> {
-        let permit = self.admit(
-            "RecordActivityTaskHeartbeatById",
-            &request.get_ref().identity,
-        )?;
+        let permit = self.admit("RecordActivityTaskHeartbeatById", &request, |of| {
+            Target::of(&of.namespace)
+                .claimed(&of.identity)
+                .workflow_id(&of.workflow_id)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         let answer = runtime
             .heartbeat_activity_by_id(&permit, request)
@@ -412,6 +514,7 @@ impl WorkflowService for Service {
         Ok(Response::new(
             api::RecordActivityTaskHeartbeatByIdResponse {
                 cancel_requested: answer.cancel_requested,
+                activity_paused: answer.paused,
                 ..Default::default()
             },
         ))
@@ -421,7 +524,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ShutdownWorkerRequest>,
     ) -> Answer<api::ShutdownWorkerResponse> {
-        let permit = self.admit("ShutdownWorker", &request.get_ref().identity)?;
+        let permit = self.admit("ShutdownWorker", &request, |of| {
+            Target::of(&of.namespace).claimed(&of.identity)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         workers::shutdown(runtime, &permit, &self.workers, request)
             .await
@@ -433,7 +538,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RegisterNamespaceRequest>,
     ) -> Answer<api::RegisterNamespaceResponse> {
-        let permit = self.admit("RegisterNamespace", "")?;
+        let permit = self.admit("RegisterNamespace", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         namespaces::register(runtime, &permit, request)
             .await
@@ -445,7 +552,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::DescribeNamespaceRequest>,
     ) -> Answer<api::DescribeNamespaceResponse> {
-        let permit = self.admit("DescribeNamespace", "")?;
+        let permit = self.admit("DescribeNamespace", &request, |of| {
+            Target::of(&of.namespace).namespace_id(&of.id)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         namespaces::describe(runtime, &permit, request)
             .await
@@ -457,7 +566,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ListNamespacesRequest>,
     ) -> Answer<api::ListNamespacesResponse> {
-        let permit = self.admit("ListNamespaces", "")?;
+        let permit = self.admit("ListNamespaces", &request, |_| Target::of(""))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         namespaces::list(runtime, &permit, request)
             .await
@@ -469,7 +578,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::UpdateNamespaceRequest>,
     ) -> Answer<api::UpdateNamespaceResponse> {
-        let permit = self.admit("UpdateNamespace", "")?;
+        let permit = self.admit("UpdateNamespace", &request, |of| Target::of(&of.namespace))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         namespaces::update(runtime, &permit, request)
             .await
@@ -481,7 +590,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::DeprecateNamespaceRequest>,
     ) -> Answer<api::DeprecateNamespaceResponse> {
-        let permit = self.admit("DeprecateNamespace", "")?;
+        let permit = self.admit("DeprecateNamespace", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         namespaces::deprecate(runtime, &permit, request)
             .await
@@ -493,7 +604,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ListWorkflowExecutionsRequest>,
     ) -> Answer<api::ListWorkflowExecutionsResponse> {
-        let permit = self.admit("ListWorkflowExecutions", "")?;
+        let permit = self.admit("ListWorkflowExecutions", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         visibility::list(runtime, &permit, request)
             .await
@@ -505,7 +618,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ScanWorkflowExecutionsRequest>,
     ) -> Answer<api::ScanWorkflowExecutionsResponse> {
-        let permit = self.admit("ScanWorkflowExecutions", "")?;
+        let permit = self.admit("ScanWorkflowExecutions", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         visibility::scan(runtime, &permit, request)
             .await
@@ -517,7 +632,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ListOpenWorkflowExecutionsRequest>,
     ) -> Answer<api::ListOpenWorkflowExecutionsResponse> {
-        let permit = self.admit("ListOpenWorkflowExecutions", "")?;
+        let permit = self.admit("ListOpenWorkflowExecutions", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         visibility::list_open(runtime, &permit, request)
             .await
@@ -529,7 +646,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ListClosedWorkflowExecutionsRequest>,
     ) -> Answer<api::ListClosedWorkflowExecutionsResponse> {
-        let permit = self.admit("ListClosedWorkflowExecutions", "")?;
+        let permit = self.admit("ListClosedWorkflowExecutions", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         visibility::list_closed(runtime, &permit, request)
             .await
@@ -541,7 +660,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::CountWorkflowExecutionsRequest>,
     ) -> Answer<api::CountWorkflowExecutionsResponse> {
-        let permit = self.admit("CountWorkflowExecutions", "")?;
+        let permit = self.admit("CountWorkflowExecutions", &request, |of| {
+            Target::of(&of.namespace)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         visibility::count(runtime, &permit, request)
             .await
@@ -553,7 +674,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::GetSearchAttributesRequest>,
     ) -> Answer<api::GetSearchAttributesResponse> {
-        let permit = self.admit("GetSearchAttributes", "")?;
+        let permit = self.admit("GetSearchAttributes", &request, |_| Target::of(""))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         visibility::search_attributes(runtime, &permit, request)
             .await
@@ -565,7 +686,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::DescribeTaskQueueRequest>,
     ) -> Answer<api::DescribeTaskQueueResponse> {
-        let permit = self.admit("DescribeTaskQueue", "")?;
+        let permit = self.admit("DescribeTaskQueue", &request, |of| {
+            Target::of(&of.namespace).task_queue(&of.task_queue)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         task_queues::describe(runtime, &permit, request)
             .await
@@ -577,7 +700,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ListTaskQueuePartitionsRequest>,
     ) -> Answer<api::ListTaskQueuePartitionsResponse> {
-        let permit = self.admit("ListTaskQueuePartitions", "")?;
+        let permit = self.admit("ListTaskQueuePartitions", &request, |of| {
+            Target::of(&of.namespace).task_queue(&of.task_queue)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         task_queues::partitions(runtime, &permit, request)
             .await
@@ -589,7 +714,9 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::RecordWorkerHeartbeatRequest>,
     ) -> Answer<api::RecordWorkerHeartbeatResponse> {
-        let permit = self.admit("RecordWorkerHeartbeat", &request.get_ref().identity)?;
+        let permit = self.admit("RecordWorkerHeartbeat", &request, |of| {
+            Target::of(&of.namespace).claimed(&of.identity)
+        })?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         workers::heartbeat(runtime, &permit, &self.workers, request)
             .await
@@ -601,7 +728,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::ListWorkersRequest>,
     ) -> Answer<api::ListWorkersResponse> {
-        let permit = self.admit("ListWorkers", "")?;
+        let permit = self.admit("ListWorkers", &request, |of| Target::of(&of.namespace))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         workers::list(runtime, &permit, &self.workers, request)
             .await
@@ -613,7 +740,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::DescribeWorkerRequest>,
     ) -> Answer<api::DescribeWorkerResponse> {
-        let permit = self.admit("DescribeWorker", "")?;
+        let permit = self.admit("DescribeWorker", &request, |of| Target::of(&of.namespace))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         workers::describe(runtime, &permit, &self.workers, request)
             .await
@@ -625,7 +752,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::GetSystemInfoRequest>,
     ) -> Answer<api::GetSystemInfoResponse> {
-        let permit = self.admit("GetSystemInfo", "")?;
+        let permit = self.admit("GetSystemInfo", &request, |_| Target::of(""))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         system::system_info(runtime, &permit, request)
             .await
@@ -637,7 +764,7 @@ impl WorkflowService for Service {
         &self,
         request: Request<api::GetClusterInfoRequest>,
     ) -> Answer<api::GetClusterInfoResponse> {
-        let permit = self.admit("GetClusterInfo", "")?;
+        let permit = self.admit("GetClusterInfo", &request, |_| Target::of(""))?;
         let (runtime, request) = (&self.runtime, request.into_inner());
         system::cluster_info(runtime, &permit, request)
             .await

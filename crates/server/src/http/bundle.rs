@@ -12,6 +12,7 @@ use steadfast_ledger::entry::Time;
 use steadfast_runtime::evidence::export::{About, Bound, ExportError};
 
 use crate::evidence::bundles::{Exports, Refusal};
+use crate::gate::{Caller, Target};
 
 /// Says which export an answer is of.
 const EXPORT: &str = "steadfast-export";
@@ -33,6 +34,8 @@ struct Wanted {
     principal: Option<String>,
     from: Option<String>,
     to: Option<String>,
+    /// The size of an earlier tree: the bundle has the proof that the log extends it.
+    since: Option<u64>,
 }
 
 impl Wanted {
@@ -67,14 +70,22 @@ fn bound(text: &str) -> Result<Bound, String> {
 
 async fn bundle(
     State(exports): State<Exports>,
+    caller: Caller,
     Path(namespace): Path<String>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
+    let workflow_id = wanted.workflow_id.as_deref().unwrap_or_default();
+    let about = Target::of(&namespace).workflow_id(workflow_id);
+    let permit = match caller.admit_to("ExportEvidence", &about) {
+        Ok(permit) => permit,
+        Err(refused) => return super::refusal(&refused),
+    };
+    let since = wanted.since;
     let about = match wanted.about() {
         Ok(about) => about,
         Err(message) => return (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response(),
     };
-    let export = match exports.begin(&namespace, about).await {
+    let export = match exports.begin(&permit, &namespace, about, since).await {
         Ok(export) => export,
         Err(refusal) => return refused(&refusal),
     };
@@ -99,6 +110,7 @@ async fn bundle(
 fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::NoLog(_) | Refusal::Export(ExportError::Nothing(_)) => StatusCode::NOT_FOUND,
+        Refusal::Shorter { .. } => StatusCode::CONFLICT,
         Refusal::Busy | Refusal::NotSigned | Refusal::Runtime(_) => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
@@ -107,8 +119,14 @@ fn refused(refusal: &Refusal) -> Response {
 
 async fn progress(
     State(exports): State<Exports>,
-    Path((_, id)): Path<(String, u64)>,
-) -> Result<Json<serde_json::Value>, StatusCode> {
-    let (done, total) = exports.progress(id).ok_or(StatusCode::NOT_FOUND)?;
-    Ok(Json(json!({ "done": done, "total": total })))
+    caller: Caller,
+    Path((namespace, id)): Path<(String, u64)>,
+) -> Response {
+    if let Err(refused) = caller.admit("ExportEvidence", &namespace, "") {
+        return super::refusal(&refused);
+    }
+    match exports.progress(id) {
+        Some((done, total)) => Json(json!({ "done": done, "total": total })).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
 }

@@ -16,6 +16,8 @@ use steadfast_runtime::Runtime;
 use steadfast_runtime::evidence::check::Findings;
 use tokio::sync::mpsc;
 
+use crate::gate::Caller;
+
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -29,7 +31,14 @@ pub fn router(runtime: Runtime) -> Router {
         .with_state(runtime)
 }
 
-async fn check(State(runtime): State<Runtime>, Path(namespace): Path<String>) -> Response {
+async fn check(
+    State(runtime): State<Runtime>,
+    caller: Caller,
+    Path(namespace): Path<String>,
+) -> Response {
+    if let Err(refused) = caller.admit("CheckEvidence", &namespace, "") {
+        return super::refusal(&refused);
+    }
     let Ok(namespace) = runtime.namespaces().by_name(&namespace) else {
         let message = format!("there is no namespace {namespace:?}\n");
         return (StatusCode::NOT_FOUND, message).into_response();
@@ -64,6 +73,7 @@ fn progress(findings: &Findings) -> serde_json::Value {
         "entries": findings.entries,
         "runs": findings.runs,
         "records": findings.records,
+        "erased": findings.erased,
     })
 }
 

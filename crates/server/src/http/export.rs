@@ -20,6 +20,7 @@ use steadfast_runtime::{Runtime, RuntimeError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::evidence::Logs;
+use crate::gate::{Caller, Target};
 
 /// Pieces of an answer that wait for a slow reader.
 const WAITING_PIECES: usize = 8;
@@ -59,6 +60,13 @@ enum Refusal {
     NotFound(String),
     Invalid(String),
     Busy,
+    Denied(tonic::Status),
+}
+
+impl From<tonic::Status> for Refusal {
+    fn from(refused: tonic::Status) -> Self {
+        Self::Denied(refused)
+    }
 }
 
 impl IntoResponse for Refusal {
@@ -66,6 +74,7 @@ impl IntoResponse for Refusal {
         let (status, message) = match self {
             Self::NotFound(message) => (StatusCode::NOT_FOUND, message),
             Self::Invalid(message) => (StatusCode::BAD_REQUEST, message),
+            Self::Denied(refused) => return super::refusal(&refused),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!("{MAX_EXPORTS} exports are under way: try again"),
@@ -88,9 +97,11 @@ struct OcsfQuery {
 
 async fn ocsf(
     State(state): State<ExportState>,
+    caller: Caller,
     Path(namespace): Path<String>,
     query: Result<Query<OcsfQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Refusal> {
+    caller.admit("ExportOcsf", &namespace, "")?;
     let Query(query) = query.map_err(|error| Refusal::Invalid(error.body_text()))?;
     state.namespace(&namespace)?;
     let log = state.logs.get(&namespace).ok_or_else(|| {
@@ -111,6 +122,7 @@ async fn ocsf(
         origin: log.origin,
         next: query.from,
         pieces,
+        caller,
     };
     let task = async move {
         match query.follow {
@@ -131,6 +143,7 @@ struct Follow {
     /// The next entry.
     next: u64,
     pieces: mpsc::Sender<Bytes>,
+    caller: Caller,
 }
 
 impl Follow {
@@ -152,8 +165,19 @@ impl Follow {
         self.export().await
     }
 
-    /// Goes on until the reader goes away, the log ends or the server stops.
-    async fn on(mut self) -> Result<(), RuntimeError> {
+    /// Goes on until the reader goes away, its credential is over, the log ends or the server stops.
+    async fn on(self) -> Result<(), RuntimeError> {
+        let caller = self.caller.clone();
+        tokio::select! {
+            ended = self.go_on() => ended,
+            () = caller.over() => {
+                let message = "the reader's credential has expired or was revoked";
+                Err(RuntimeError::PermissionDenied(message.into()))
+            }
+        }
+    }
+
+    async fn go_on(mut self) -> Result<(), RuntimeError> {
         let mut last = Instant::now();
         loop {
             let before = self.next;
@@ -187,9 +211,14 @@ struct OtlpQuery {
 
 async fn otlp(
     State(state): State<ExportState>,
+    caller: Caller,
     Path(namespace): Path<String>,
     query: Result<Query<OtlpQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Refusal> {
+    let asked = query.as_ref().ok();
+    let workflow_id = asked.and_then(|Query(of)| of.workflow_id.as_deref());
+    let about = Target::of(&namespace).workflow_id(workflow_id.unwrap_or_default());
+    caller.admit_to("ExportOtlp", &about)?;
     let Query(query) = query.map_err(|error| Refusal::Invalid(error.body_text()))?;
     let namespace = state.namespace(&namespace)?;
     for time in [&query.from, &query.to].into_iter().flatten() {

@@ -12,6 +12,7 @@ use steadfast_runtime::Runtime;
 use steadfast_store::StoreError;
 
 use crate::evidence::{Logs, PublishedLog, reader};
+use crate::gate::{Caller, READ_LOG};
 
 /// What never changes may be kept for good.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -32,6 +33,8 @@ pub fn router(runtime: Runtime, logs: Logs) -> Router {
         .route("/log/{namespace}/cosigned", get(cosigned))
         .route("/log/{namespace}/key", get(key))
         .route("/log/{namespace}/proof/{index}", get(proof))
+        .route("/log/{namespace}/rotations", get(rotations))
+        .route("/log/{namespace}/rotations/{number}", get(rotation))
         .route("/log/{namespace}/tile/{*path}", get(tile))
         .with_state(LogState { runtime, logs })
 }
@@ -42,6 +45,14 @@ enum Refusal {
     NotFound(&'static str),
     /// The store failed.
     Store(StoreError),
+    /// The caller may not.
+    Denied(tonic::Status),
+}
+
+impl From<tonic::Status> for Refusal {
+    fn from(refused: tonic::Status) -> Self {
+        Self::Denied(refused)
+    }
 }
 
 impl From<StoreError> for Refusal {
@@ -53,6 +64,7 @@ impl From<StoreError> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
+            Self::Denied(refused) => super::refusal(&refused),
             Self::NotFound(message) => {
                 (StatusCode::NOT_FOUND, format!("{message}\n")).into_response()
             }
@@ -67,9 +79,10 @@ impl IntoResponse for Refusal {
 
 async fn checkpoint(
     State(state): State<LogState>,
+    caller: Caller,
     Path(namespace): Path<String>,
 ) -> Result<Response, Refusal> {
-    let log = state.log(&namespace)?;
+    let log = state.log(&caller, &namespace)?;
     // The newest one, with what witnesses say of it where they have seen it already.
     Ok(match log.cosigned {
         Some((size, cosigned)) if size == log.head.size => text(cosigned, MUTABLE),
@@ -80,9 +93,10 @@ async fn checkpoint(
 /// The newest checkpoint that a witness cosigned. While the log grows it is a little behind.
 async fn cosigned(
     State(state): State<LogState>,
+    caller: Caller,
     Path(namespace): Path<String>,
 ) -> Result<Response, Refusal> {
-    let log = state.log(&namespace)?;
+    let log = state.log(&caller, &namespace)?;
     let (_, cosigned) = log
         .cosigned
         .ok_or(Refusal::NotFound("no witness has cosigned the log"))?;
@@ -92,17 +106,44 @@ async fn cosigned(
 /// The verifier key, for a first look: to trust it, get it from its owner.
 async fn key(
     State(state): State<LogState>,
+    caller: Caller,
     Path(namespace): Path<String>,
 ) -> Result<Response, Refusal> {
-    let log = state.log(&namespace)?;
+    let log = state.log(&caller, &namespace)?;
     Ok(text(format!("{}\n", log.key), MUTABLE))
+}
+
+/// Which keys the log had, one line for each change: its number, the old key, the new key. For a first
+/// look: what proves it is at the number.
+async fn rotations(
+    State(state): State<LogState>,
+    caller: Caller,
+    Path(namespace): Path<String>,
+) -> Result<Response, Refusal> {
+    let log = state.log(&caller, &namespace)?;
+    let lines = log.rotations.iter();
+    let lines = lines.map(|of| format!("{} {} {}\n", of.number, of.from, of.to));
+    Ok(text(lines.collect(), MUTABLE))
+}
+
+/// The proof that the log itself named a new key, with the checkpoint that both keys signed.
+async fn rotation(
+    State(state): State<LogState>,
+    caller: Caller,
+    Path((namespace, number)): Path<(String, u64)>,
+) -> Result<Response, Refusal> {
+    let log = state.log(&caller, &namespace)?;
+    let rotation = log.rotations.iter().find(|of| of.number == number);
+    let rotation = rotation.ok_or(Refusal::NotFound("the log's key was not rotated so often"))?;
+    Ok(text(rotation.proof.clone(), IMMUTABLE))
 }
 
 async fn tile(
     State(state): State<LogState>,
+    caller: Caller,
     Path((namespace, path)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let log = state.log(&namespace)?;
+    let log = state.log(&caller, &namespace)?;
     let path = TilePath::parse(&format!("tile/{path}"))
         .map_err(|_| Refusal::NotFound("not the path of a tile"))?;
     if !path.is_within(log.head.size) {
@@ -155,9 +196,10 @@ async fn bundle(
 
 async fn proof(
     State(state): State<LogState>,
+    caller: Caller,
     Path((namespace, index)): Path<(String, u64)>,
 ) -> Result<Response, Refusal> {
-    let log = state.log(&namespace)?;
+    let log = state.log(&caller, &namespace)?;
     let size = log.head.size;
     if index >= size {
         return Err(Refusal::NotFound("the log has not come that far"));
@@ -175,7 +217,8 @@ async fn proof(
 }
 
 impl LogState {
-    fn log(&self, namespace: &str) -> Result<PublishedLog, Refusal> {
+    fn log(&self, caller: &Caller, namespace: &str) -> Result<PublishedLog, Refusal> {
+        caller.admit(READ_LOG, namespace, "")?;
         self.logs
             .get(namespace)
             .ok_or(Refusal::NotFound("there is no log of that namespace"))

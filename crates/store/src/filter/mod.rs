@@ -81,6 +81,23 @@ impl Filter {
         }
     }
 
+    /// Matches the runs of a workflow id, also in namespace divisions.
+    pub fn of_workflow(workflow_id: &str) -> Self {
+        let attribute = Attribute {
+            alias: "WorkflowId".to_owned(),
+            field: Field::WorkflowId,
+            value_type: ValueType::Keyword,
+        };
+        Self {
+            condition: Some(Condition::Compare {
+                attribute,
+                comparison: Comparison::Equal,
+                value: Value::Text(workflow_id.to_owned()),
+            }),
+            ..Self::everything()
+        }
+    }
+
     /// Whether counts are wanted by execution status.
     pub fn groups_by_status(&self) -> bool {
         self.by_status

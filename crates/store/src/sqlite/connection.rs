@@ -1,7 +1,8 @@
 //! Connections: how they are set up, what their errors mean, and the pool that reads use.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,13 @@ const READERS: usize = 4;
 
 /// Memory for pages of each reader.
 const READER_CACHE_KIB: i64 = 16 * 1024;
+
+/// What a short read takes if its pages are in memory, with room for some that are not. One that takes
+/// longer held up a thread of the asynchronous runtime...
+const QUICK_READ: Duration = Duration::from_micros(500);
+
+/// ...which so many reads after it will not do.
+const SLOW_READS: u32 = 100;
 
 /// How far a commit has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,17 +205,17 @@ pub(super) struct LogState {
 
 impl LogState {
     pub(super) fn pages(&self) -> u64 {
-        self.pages.load(Ordering::Relaxed)
+        self.pages.load(Relaxed)
     }
 
     /// To be called when all of the log was moved into the file.
     pub(super) fn reset(&self) {
-        self.pages.store(0, Ordering::Relaxed);
+        self.pages.store(0, Relaxed);
     }
 
     /// Whether commits can still be trusted.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        if self.sync_failed.load(Ordering::Relaxed) {
+        if self.sync_failed.load(Relaxed) {
             return Err(StoreError::SyncFailed("in a checkpoint".to_owned()));
         }
         Ok(())
@@ -225,11 +233,11 @@ pub(super) fn watch_log(
     let watched = Arc::clone(&state);
     let hook = move |wal: &mut Wal, pages: i32| {
         let pages = u64::try_from(pages).unwrap_or(0);
-        watched.pages.store(pages, Ordering::Relaxed);
+        watched.pages.store(pages, Relaxed);
         if limit.is_some_and(|limit| pages >= limit) {
             let moved = wal.checkpoint_v2(CheckpointMode::PASSIVE);
             if let Err(StoreError::SyncFailed(_)) = moved.map_err(error) {
-                watched.sync_failed.store(true, Ordering::Relaxed);
+                watched.sync_failed.store(true, Relaxed);
             }
         }
         Ok(())
@@ -250,6 +258,8 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    /// So many of the next short reads are not expected to be quick.
+    slow: AtomicU32,
 }
 
 impl Readers {
@@ -258,6 +268,25 @@ impl Readers {
             path,
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(READERS)),
+            slow: AtomicU32::new(0),
+        }
+    }
+
+    /// A turn for a short read on the caller's thread: none if that would have to wait, or may take
+    /// long because one before it did.
+    pub(super) fn quick_turn(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        let one_less = |slow: u32| slow.checked_sub(1);
+        let is_slow = self.slow.fetch_update(Relaxed, Relaxed, one_less).is_ok();
+        if is_slow || lock(&self.idle).is_empty() {
+            return None;
+        }
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    /// Notes how long a short read took on its caller's thread.
+    pub(super) fn took(&self, time: Duration) {
+        if time > QUICK_READ {
+            self.slow.store(SLOW_READS, Relaxed);
         }
     }
 
@@ -336,6 +365,31 @@ mod tests {
             let kind = format!("{:?}", write_error(failure(code)));
             assert!(kind.starts_with(&expected), "{code} of a commit is {kind}");
         }
+    }
+
+    #[test]
+    fn short_reads_leave_the_callers_thread_after_a_slow_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("x.db");
+        let writer = open_writer(Some(&path), Durability::Full, &[]).expect("a file");
+        let readers = Readers::new(path);
+        assert!(readers.quick_turn().is_none(), "no connection is open");
+        let read = |connection: &Connection| {
+            let one = connection.query_row("SELECT 1", [], |row| row.get::<_, i64>(0));
+            one.map_err(error)
+        };
+        assert_eq!(readers.read(read), Ok(1));
+        let turns: Vec<_> = std::iter::from_fn(|| readers.quick_turn()).collect();
+        assert_eq!(turns.len(), READERS, "readers beyond these wait");
+        drop(turns);
+        readers.took(QUICK_READ);
+        assert!(readers.quick_turn().is_some());
+        readers.took(QUICK_READ * 2);
+        for _ in 0..SLOW_READS {
+            assert!(readers.quick_turn().is_none());
+        }
+        assert!(readers.quick_turn().is_some());
+        drop(writer);
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 
-use super::SqliteOptions;
 use super::connection::{
     LogState, checkpoint, error, execute, from_position, lock, open_reader, to_position,
     transaction, watch_log,
 };
+use super::{SqliteOptions, erase};
 use crate::{JournalRow, StoreError};
 
 /// Rows that one append may delete beyond the number that it inserts, so that trimming keeps up
@@ -155,6 +155,31 @@ impl Journal {
         Ok(())
     }
 
+    /// Deletes all rows that may go, and overwrites what they left in the file. Appends wait.
+    pub(super) fn overwrite_remains(&self) -> Result<(), StoreError> {
+        // Nobody reads meanwhile: the write-ahead log could not be emptied.
+        let _side = self.side.as_ref().map(lock);
+        let mut guard = lock(&self.writer);
+        let writer = guard.as_mut().ok_or(StoreError::Closed)?;
+        self.trim_all(writer)?;
+        erase::overwrite(&writer.connection)?;
+        self.log.reset();
+        Ok(())
+    }
+
+    fn trim_all(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let head = writer.ends()?.head;
+        let trim_to = self
+            .trim_to
+            .load(Ordering::Relaxed)
+            .min(head.saturating_sub(1));
+        // Until the transaction has ended well, only the file knows.
+        writer.ends = None;
+        transaction(&mut writer.connection, |connection| {
+            trim(connection, trim_to).map_err(error)
+        })
+    }
+
     /// Deletes all rows that may go and closes the file.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let writer = lock(&self.writer).take();
@@ -164,14 +189,7 @@ impl Journal {
         let Some(mut writer) = writer else {
             return Ok(());
         };
-        let head = writer.ends()?.head;
-        let trim_to = self
-            .trim_to
-            .load(Ordering::Relaxed)
-            .min(head.saturating_sub(1));
-        transaction(&mut writer.connection, |connection| {
-            trim(connection, trim_to).map_err(error)
-        })?;
+        self.trim_all(&mut writer)?;
         writer
             .connection
             .close()

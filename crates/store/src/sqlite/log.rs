@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connection::{error, execute, from_position, to_position};
-use super::framing::{push, split};
+use super::framing::{pack, push, split, unpack};
 use crate::{LogProjection, LogState, StoreError};
 
 /// `entries_id = log_key << INDEX_BITS | index of the first entry`.
@@ -93,7 +93,8 @@ fn insert_row(
     bytes: &[u8],
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO log_entries (entries_id, entries) VALUES (?1, ?2)";
-    execute(connection, sql, params![entries_id(log_key, first)?, bytes]).map_err(error)?;
+    let row = params![entries_id(log_key, first)?, pack(bytes)];
+    execute(connection, sql, row).map_err(error)?;
     Ok(())
 }
 
@@ -180,7 +181,8 @@ pub(super) fn entries(
     while let Some(row) = rows.next().map_err(error)? {
         let begins = to_position(row.get::<_, i64>(0).map_err(error)?) & MAX_INDEX;
         let blob = row.get_ref(1).map_err(error)?.as_blob();
-        let items = split(blob.map_err(|failure| error(failure.into()))?)?;
+        let unpacked = unpack(blob.map_err(|failure| error(failure.into()))?)?;
+        let items = split(&unpacked)?;
         for (index, item) in (begins..).zip(items) {
             if index < first {
                 continue;

@@ -6,6 +6,7 @@
 
 mod connection;
 mod dialect;
+mod erase;
 mod framing;
 mod history;
 mod journal;
@@ -27,6 +28,7 @@ mod visibility;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
@@ -70,9 +72,9 @@ impl Default for SqliteOptions {
         SqliteOptions {
             journal_pragmas: Vec::new(),
             projection_pragmas: Vec::new(),
-            journal_checkpoint_pages: 1_000,
-            journal_autocheckpoint_pages: 4_000,
-            projection_checkpoint_pages: 4_000,
+            journal_checkpoint_pages: 4_000,
+            journal_autocheckpoint_pages: 8_000,
+            projection_checkpoint_pages: 8_000,
             cache_kib: 64 * 1024,
             few_keys: 10_000,
         }
@@ -96,6 +98,9 @@ struct Inner {
     names: RwLock<Names>,
     /// Held for as long as the files are open.
     lock: Mutex<Option<File>>,
+    /// Held while remains are overwritten: the end of the process does not wait for that.
+    overwriting: Mutex<()>,
+    interrupt: rusqlite::InterruptHandle,
 }
 
 impl SqliteStore {
@@ -116,12 +121,15 @@ impl SqliteStore {
         let files = open::open(path, options)?;
         let journal_path = path.map(open::journal_path);
         let projections = Projections::new(files.projections, options)?;
+        let interrupt = projections.connection.get_interrupt_handle();
         let inner = Inner {
             journal: Journal::new(files.journal, journal_path.as_deref(), options)?,
             names: RwLock::new(projections.names.clone()),
             projections: Mutex::new(Some(projections)),
             readers: path.map(|path| Readers::new(path.to_owned())),
             lock: Mutex::new(files.lock),
+            overwriting: Mutex::new(()),
+            interrupt,
             few_keys: options.few_keys.into(),
             path: path.map(Path::to_owned),
         };
@@ -168,6 +176,28 @@ impl SqliteStore {
             },
         )
         .await
+    }
+
+    /// Reads a row or two of a namespace by their keys: on the caller's thread, for as long as such
+    /// reads are quick, because to have another thread do it costs several times as much.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        namespace_id: &str,
+        work: impl FnOnce(&Connection, &Namespace) -> Result<Option<T>, StoreError> + Send + 'static,
+    ) -> Result<Option<T>, StoreError> {
+        let readers = self.inner.readers.as_ref();
+        let Some((readers, _turn)) = readers.and_then(|it| Some((it, it.quick_turn()?))) else {
+            return self.read_namespace(namespace_id, None, work).await;
+        };
+        let begun = Instant::now();
+        let found = self
+            .inner
+            .read(|connection, names| match names.namespace(namespace_id) {
+                Some(namespace) => work(connection, namespace),
+                None => Ok(None),
+            });
+        readers.took(begun.elapsed());
+        found
     }
 
     async fn write_durably(
@@ -223,11 +253,27 @@ impl Inner {
         self.journal.checkpoint()
     }
 
+    fn overwrite_remains(&self) -> Result<(), StoreError> {
+        let _turn = lock(&self.overwriting);
+        let Some(position) = self.write(|projections| projections.overwrite_remains())? else {
+            return Ok(());
+        };
+        self.journal.allow_trim(position);
+        self.journal.overwrite_remains()?;
+        self.write(|projections| projections.remains_overwritten(position))
+    }
+
     fn close(&self) -> Result<(), StoreError> {
+        if self.overwriting.try_lock().is_err() {
+            // The next start takes it up again.
+            self.interrupt.interrupt();
+        }
         if let Some(readers) = &self.readers {
             readers.close();
         }
         if let Some(projections) = lock(&self.projections).take() {
+            // An interruption is over with the next statement; a checkpoint is none.
+            let _ = projections.connection.execute_batch("SELECT 1");
             if let Some(position) = projections.checkpoint(true)? {
                 self.journal.allow_trim(position);
             }
@@ -265,6 +311,11 @@ impl Store for SqliteStore {
         blocking(move || inner.project(&batch)).await
     }
 
+    async fn overwrite_remains(&self) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.overwrite_remains()).await
+    }
+
     async fn projected_position(&self) -> Result<u64, StoreError> {
         self.read(|connection, _| open::read_position(connection))
             .await
@@ -276,7 +327,7 @@ impl Store for SqliteStore {
         workflow_id: &str,
     ) -> Result<Option<String>, StoreError> {
         let workflow_id = workflow_id.to_owned();
-        self.read_namespace(namespace_id, None, move |connection, namespace| {
+        self.look_up(namespace_id, move |connection, namespace| {
             runs::current(connection, namespace.key, &workflow_id)
         })
         .await
@@ -285,7 +336,7 @@ impl Store for SqliteStore {
     async fn load_run(&self, run: &RunRef) -> Result<Option<StoredRun>, StoreError> {
         let run = run.clone();
         let namespace_id = run.namespace_id.clone();
-        self.read_namespace(&namespace_id, None, move |connection, namespace| {
+        self.look_up(&namespace_id, move |connection, namespace| {
             runs::load(connection, namespace.key, &run)
         })
         .await
@@ -487,6 +538,12 @@ impl Store for SqliteStore {
     async fn delete_record(&self, kind: &str, key: &str) -> Result<(), StoreError> {
         let (kind, key) = (kind.to_owned(), key.to_owned());
         self.write_durably(move |connection, _| records::delete(connection, &kind, &key))
+            .await
+    }
+
+    async fn record(&self, kind: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let (kind, key) = (kind.to_owned(), key.to_owned());
+        self.read(move |connection, _| records::get(connection, &kind, &key))
             .await
     }
 

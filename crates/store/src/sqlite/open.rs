@@ -190,7 +190,7 @@ fn store_id(connection: &Connection) -> Result<Option<String>, StoreError> {
 fn new_store_id(journal: &Connection) -> Result<String, StoreError> {
     journal
         .query_row(
-            "INSERT INTO meta (key, value) VALUES ('store_id', lower(hex(randomblob(16))))
+            "INSERT INTO meta (key, value) VALUES ('store_id', 'id-' || lower(hex(randomblob(16))))
              RETURNING value",
             [],
             |row| row.get(0),

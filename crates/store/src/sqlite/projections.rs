@@ -13,7 +13,7 @@ use super::connection::{
 use super::dialect::{column_name, extract, is_valid_attribute_name};
 use super::names::Names;
 use super::open::read_position;
-use super::{history, log, record_pages, runs, tasks, visibility};
+use super::{erase, history, log, record_pages, runs, tasks, visibility};
 use crate::filter::ValueType;
 use crate::{ProjectionBatch, RunProjection, StoreError};
 
@@ -76,6 +76,22 @@ impl Projections {
         Ok(is_complete.then_some(self.position))
     }
 
+    /// Overwrites what erased rows left in the file. Gives the position up to which projections are
+    /// durable; none if there was nothing to overwrite.
+    pub(super) fn overwrite_remains(&self) -> Result<Option<u64>, StoreError> {
+        if !erase::is_marked(&self.connection)? {
+            return Ok(None);
+        }
+        erase::overwrite(&self.connection)?;
+        self.log.reset();
+        Ok(Some(self.position))
+    }
+
+    /// The same was done with the journal.
+    pub(super) fn remains_overwritten(&mut self, position: u64) -> Result<(), StoreError> {
+        self.write_durably(|connection, _| erase::unmark(connection, position))
+    }
+
     /// Makes a change that is durable when it returns.
     pub(super) fn write_durably(
         &mut self,
@@ -135,6 +151,12 @@ fn write_batch(
     for appended in &batch.logs {
         log::append(connection, appended)?;
     }
+    for erased in &batch.erased {
+        erase::erase(connection, names, erased)?;
+    }
+    if !batch.erased.is_empty() {
+        erase::mark(connection, batch.position)?;
+    }
     let sql = "UPDATE meta SET value = ?1 WHERE key = 'position'";
     execute(connection, sql, [from_position(batch.position)]).map_err(error)?;
     Ok(())
@@ -170,7 +192,8 @@ fn write_run(
         &projection.pending_tasks,
     )?;
     if let Some(row) = &projection.visibility {
-        visibility::put(connection, names, run_key, is_new_run, projection, row)?;
+        let namespace_id = &projection.run.namespace_id;
+        visibility::put(connection, names, namespace_id, run_key, is_new_run, row)?;
     }
     Ok(run_key)
 }

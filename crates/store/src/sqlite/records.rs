@@ -1,6 +1,6 @@
 //! Small records by kind and key.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::connection::{error, execute};
 use crate::StoreError;
@@ -23,6 +23,18 @@ pub(super) fn delete(connection: &Connection, kind: &str, key: &str) -> Result<(
     let sql = "DELETE FROM record WHERE kind = ?1 AND key = ?2";
     execute(connection, sql, [kind, key]).map_err(error)?;
     Ok(())
+}
+
+/// One record.
+pub(super) fn get(
+    connection: &Connection,
+    kind: &str,
+    key: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let sql = "SELECT value FROM record WHERE kind = ?1 AND key = ?2";
+    let mut statement = connection.prepare_cached(sql).map_err(error)?;
+    let value = statement.query_row([kind, key], |row| row.get(0));
+    value.optional().map_err(error)
 }
 
 /// All records of a kind, by key.

@@ -8,7 +8,7 @@ use super::connection::{error, execute};
 use super::names::{Names, Namespace};
 use crate::filter::sql::OPEN;
 use crate::filter::{ValueType, terms_of_text};
-use crate::{RunProjection, StoreError, VisibilityRow};
+use crate::{StoreError, VisibilityRow};
 
 /// Name of the attribute that puts a run into a namespace division.
 const NAMESPACE_DIVISION: &str = "TemporalNamespaceDivision";
@@ -47,12 +47,11 @@ pub(super) fn space(namespace_key: i64, in_division: bool) -> i64 {
 pub(super) fn put(
     connection: &Connection,
     names: &mut Names,
+    namespace_id: &str,
     run_key: i64,
     is_new_run: bool,
-    projection: &RunProjection,
     row: &VisibilityRow,
 ) -> Result<(), StoreError> {
-    let namespace_id = &projection.run.namespace_id;
     let namespace_key = names.intern(connection, namespace_id)?;
     let json = if row.search_attributes.is_empty() {
         None

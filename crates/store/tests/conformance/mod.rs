@@ -2,6 +2,7 @@
 //!
 //! A case is a function over a [`Fixture`]. `conformance!` makes a test of each for one fixture.
 
+pub mod erase;
 pub mod history;
 pub mod journal;
 pub mod logs;
@@ -55,6 +56,9 @@ macro_rules! conformance {
             history::big_pages_are_read_in_part,
             history::shared_history_outlives_its_run,
             history::shared_history_of_a_chain_goes_with_its_last_user,
+            erase::what_is_left_takes_the_place_of_what_was,
+            erase::a_history_that_outlived_its_run_is_erased,
+            erase::remains_are_overwritten_again_and_again,
             logs::entries_are_read_from_anywhere,
             logs::a_log_grows_only_at_its_end,
             logs::logs_survive_reopening,

@@ -27,6 +27,9 @@ pub async fn records_are_put_listed_and_deleted(fixture: &dyn Fixture) {
         record("red", b"4"),
     ];
     assert_eq!(store.records("color").await, Ok(colors));
+    let red = store.record("color", "red").await;
+    assert_eq!(red, Ok(Some(b"4".to_vec())));
+    assert_eq!(store.record("size", "blue").await, Ok(None));
     store
         .delete_record("color", "blue")
         .await

@@ -43,6 +43,8 @@ codes! {
     CheckpointForged = "checkpoint-forged",
     /// Signed by a key that is not trusted.
     UnknownKey = "unknown-key",
+    /// It does not lead from a trusted key to another one, as it claims.
+    RotationForged = "rotation-forged",
     /// A witness did not sign this.
     CosignatureForged = "cosignature-forged",
     /// Too few witnesses signed the checkpoint.
@@ -51,8 +53,14 @@ codes! {
     StatementForged = "statement-forged",
     /// Entries and nodes do not give the root that was signed.
     RootMismatch = "root-mismatch",
-    /// The checkpoint is older than the entries.
+    /// The log has fewer entries than it had, or begins anew.
     LogRolledBack = "log-rolled-back",
+    /// The log is not the one of an earlier checkpoint.
+    LogForked = "log-forked",
+    /// The earlier checkpoint is not of this log, or not signed by a trusted key.
+    EarlierUnknown = "earlier-unknown",
+    /// There is no proof that the log extends an earlier checkpoint.
+    ConsistencyMissing = "consistency-missing",
     /// An entry is not the one that was written.
     EntryAltered = "entry-altered",
     /// An entry is missing.
@@ -69,6 +77,12 @@ codes! {
     EventUnexpected = "event-unexpected",
     /// The last events of a history are missing.
     HistoryTruncated = "history-truncated",
+    /// What was asked for a decision of a policy is missing, or the policies are.
+    DecisionMissing = "decision-missing",
+    /// The policies do not decide so, or not about this call.
+    DecisionFalse = "decision-false",
+    /// Policies are not the ones that were in force.
+    PoliciesAltered = "policies-altered",
     /// The manifest claims what is not so.
     ManifestFalse = "manifest-false",
 }

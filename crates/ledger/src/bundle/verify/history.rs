@@ -3,6 +3,7 @@
 use std::io::{BufRead, Read, Seek};
 
 use super::archive::Archive;
+use super::decisions::Judge;
 use super::findings::{Code, Findings, Place};
 use super::gaps::Gaps;
 use super::log::{Log, Run, Segment};
@@ -78,6 +79,7 @@ pub(super) fn check<R: Read + Seek>(
     archive: &Archive<'_, R>,
     log: &mut Log,
     place: usize,
+    judge: Option<&dyn Judge>,
     findings: &Findings,
 ) -> Option<Seen> {
     let run_id = log.runs[place].run_id.clone();
@@ -92,6 +94,8 @@ pub(super) fn check<R: Read + Seek>(
         verified: Vec::new(),
         is_unknown: false,
         seen: Seen::default(),
+        judge,
+        arguments: Vec::new(),
         findings,
     };
     archive.read(&file, |events| {
@@ -101,6 +105,8 @@ pub(super) fn check<R: Read + Seek>(
     })?;
     let (seen, is_unknown) = (check.seen, check.is_unknown);
     let verified = std::mem::take(&mut check.verified);
+    let arguments = std::mem::take(&mut check.arguments);
+    log.decisions.learn(place, arguments);
     for (first, hashes) in verified {
         log.runs[place].replace(first, hashes);
     }
@@ -138,6 +144,9 @@ struct Check<'a> {
     verified: Vec<(i64, Vec<Hash>)>,
     is_unknown: bool,
     seen: Seen,
+    judge: Option<&'a dyn Judge>,
+    /// What stands for the arguments of calls that were decided.
+    arguments: Vec<(i64, Hash)>,
     findings: &'a Findings,
 }
 
@@ -153,6 +162,7 @@ impl Check<'_> {
         mut events: Frames<E>,
         mut payloads: PayloadLines<P>,
     ) {
+        let before = self.findings.count();
         loop {
             let event = match events.next() {
                 Ok(Some(event)) => event,
@@ -165,17 +175,17 @@ impl Check<'_> {
             let id = event_id(event).unwrap_or(self.next);
             let of_event = match payloads.of(id) {
                 Ok(of_event) => of_event,
-                Err(error) => {
-                    let place = Place::file(&payloads_file(self.run_id)).run(self.run_id);
-                    self.findings.add(Code::FileMalformed, place, error);
-                    return;
-                }
+                Err(error) => return self.add_payloads(error),
             };
             let spans = of_event.map_or(&[][..], |payloads| &payloads.spans);
             self.seen.events += 1;
             self.seen.is_erased |= spans
                 .iter()
                 .any(|(_, secret)| matches!(secret, Secret::Erased(_)));
+            if let Some(judge) = self.judge.filter(|_| log.decisions.wants(self.place, id)) {
+                let arguments = judge.arguments_of_event(event);
+                self.arguments.extend(arguments.map(|of| (id, of)));
+            }
             match hash_with(event, spans) {
                 Ok(hash) => self.event(log, id, hash),
                 Err(error) => {
@@ -185,6 +195,19 @@ impl Check<'_> {
             }
         }
         self.close(log);
+        match payloads.left() {
+            // Where events are missing, their lines are left over.
+            Ok(Some(id)) if self.findings.count() == before => {
+                self.add_payloads(format!("a line is about event {id}, which is not there"));
+            }
+            Ok(_) => {}
+            Err(error) => self.add_payloads(error),
+        }
+    }
+
+    fn add_payloads(&self, detail: impl std::fmt::Display) {
+        let place = Place::file(&payloads_file(self.run_id)).run(self.run_id);
+        self.findings.add(Code::FileMalformed, place, detail);
     }
 
     fn event(&mut self, log: &Log, id: i64, hash: Hash) {
@@ -280,6 +303,9 @@ impl Check<'_> {
 struct PayloadLines<R> {
     lines: Lines<R>,
     next: Option<Payloads>,
+    is_used: bool,
+    /// The first event that there is a line about, and that did not come.
+    unused: Option<i64>,
 }
 
 impl<R: BufRead> PayloadLines<R> {
@@ -287,6 +313,8 @@ impl<R: BufRead> PayloadLines<R> {
         Self {
             lines: Lines::payloads(input),
             next: None,
+            is_used: false,
+            unused: None,
         }
     }
 
@@ -297,12 +325,30 @@ impl<R: BufRead> PayloadLines<R> {
             .as_ref()
             .is_none_or(|next| next.event_id < event_id)
         {
-            match self.lines.next_payloads()? {
-                Some(payloads) => self.next = Some(payloads),
-                None => break,
+            match self.advance()? {
+                true => {}
+                false => break,
             }
         }
         let next = self.next.as_ref();
-        Ok(next.filter(|next| next.event_id == event_id))
+        let found = next.filter(|next| next.event_id == event_id);
+        self.is_used |= found.is_some();
+        Ok(found)
+    }
+
+    /// Goes to the next line. Whether there was one.
+    fn advance(&mut self) -> Result<bool, LineError> {
+        if let Some(left) = self.next.take().filter(|_| !self.is_used) {
+            self.unused.get_or_insert(left.event_id);
+        }
+        self.is_used = false;
+        self.next = self.lines.next_payloads()?;
+        Ok(self.next.is_some())
+    }
+
+    /// An event that there is a line about, and that did not come. Reads all that is left.
+    fn left(&mut self) -> Result<Option<i64>, LineError> {
+        while self.advance()? {}
+        Ok(self.unused)
     }
 }

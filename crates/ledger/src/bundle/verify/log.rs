@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::{Read, Seek};
 
 use super::archive::{Archive, Member};
+use super::decisions::Decisions;
 use super::findings::{Code, Findings, Place};
 use super::gaps::Gaps;
 use super::tree::Tree;
@@ -31,6 +32,8 @@ pub(super) struct Log {
     pub is_damaged: bool,
     /// What could not be checked, for people.
     pub unchecked: Vec<String>,
+    /// What policies decided.
+    pub decisions: Decisions,
     by_id: HashMap<String, usize>,
     /// The namespace's own chain.
     own: Run,
@@ -220,7 +223,13 @@ impl Log {
         self.events += entry.events.len() as u64;
         if self.events <= expected.max_events {
             run.list_events(&entry);
+            self.decisions.add(place, &entry);
         }
+    }
+
+    /// The place of a run.
+    pub fn place_of(&self, run_id: &str) -> Option<usize> {
+        self.by_id.get(run_id).copied()
     }
 
     /// The place of an entry's run, which it may be the first of.

@@ -2,9 +2,12 @@
 //! own keys least of all.
 
 mod archive;
+mod decisions;
+mod earlier;
 mod findings;
 mod gaps;
 mod history;
+mod keys;
 mod log;
 mod tree;
 
@@ -14,6 +17,7 @@ use std::fmt;
 use std::io::{Read, Seek};
 
 use archive::Archive;
+pub use decisions::{AskedCall, Decided, Judge, Judged};
 use findings::Findings;
 pub use findings::{Code, Finding, Place};
 use history::Seen;
@@ -21,13 +25,13 @@ use log::{Expected, Log};
 
 use super::statement::{Statement, StatementError, hex, key_id};
 use super::{
-    CHECKPOINT, FILES, FORMAT, MANIFEST, Manifest, RunSummary, STATEMENT, Scope, history_file,
-    is_file_name, payloads_file,
+    CHECKPOINT, CONSISTENCY, DECISIONS, FILES, FORMAT, MANIFEST, Manifest, RunSummary, STATEMENT,
+    Scope, history_file, is_file_name, is_policies_file, payloads_file, rotation_number,
 };
 use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::note::{KeyType, MAX_BYTES, Note, NoteError, VerifierKey};
 
-/// Whom to believe.
+/// Whom to believe. Trusted keys of logs are followed through the rotations in the bundle.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Trust<'a> {
     /// Public keys of logs.
@@ -36,6 +40,8 @@ pub struct Trust<'a> {
     pub witnesses: &'a [VerifierKey],
     /// So many witnesses have to have signed the checkpoint.
     pub quorum: usize,
+    /// A checkpoint that was kept from before: the log must extend it.
+    pub earlier: Option<&'a [u8]>,
 }
 
 /// How much to read.
@@ -79,29 +85,45 @@ pub struct Report {
     pub total: usize,
     /// What the bundle covers. To be believed if it is verified.
     pub manifest: Option<Manifest>,
+    /// Keys that the bundle's rotations lead to from a trusted one.
+    pub followed: Vec<VerifierKey>,
     /// Witnesses that signed the checkpoint, with the time that they did, in seconds since the epoch.
     pub witnesses: Vec<(VerifierKey, u64)>,
     /// What could not be checked, as what it follows from is not in the bundle.
     pub unchecked: Vec<String>,
 }
 
-/// Verifies a bundle.
+/// Verifies a bundle, but for what policies decided.
 pub fn verify<R: Read + Seek>(bundle: R, trust: &Trust<'_>, limits: &Limits) -> Report {
+    verify_with(bundle, trust, limits, None)
+}
+
+/// Verifies a bundle, with somebody who can decide again.
+pub fn verify_with<R: Read + Seek>(
+    bundle: R,
+    trust: &Trust<'_>,
+    limits: &Limits,
+    judge: Option<&dyn Judge>,
+) -> Report {
     let (findings, bundle) = (Findings::default(), RefCell::new(bundle));
     let mut report = Report {
         verdict: Verdict::Failed,
         findings: Vec::new(),
         total: 0,
         manifest: None,
+        followed: Vec::new(),
         witnesses: Vec::new(),
         unchecked: Vec::new(),
     };
     match Archive::open(&bundle, limits.bytes, &findings) {
         Ok(archive) => {
+            report.followed = keys::follow(&archive, trust.log, &findings);
             let verification = Verification {
                 archive: &archive,
+                log_keys: &[trust.log, &report.followed].concat(),
                 trust,
                 limits,
+                judge,
                 findings: &findings,
             };
             verification.run(&mut report);
@@ -117,14 +139,20 @@ pub fn verify<R: Read + Seek>(bundle: R, trust: &Trust<'_>, limits: &Limits) -> 
 
 struct Verification<'a, R> {
     archive: &'a Archive<'a, R>,
+    /// The log's keys: those that are trusted, and those that rotations lead to from there.
+    log_keys: &'a [VerifierKey],
     trust: &'a Trust<'a>,
     limits: &'a Limits,
+    judge: Option<&'a dyn Judge>,
     findings: &'a Findings,
 }
 
 impl<R: Read + Seek> Verification<'_, R> {
     fn run(&self, report: &mut Report) {
         let checkpoint = self.checkpoint(&mut report.witnesses);
+        if let (Some(now), Some(earlier)) = (&checkpoint, self.trust.earlier) {
+            earlier::compare(self.archive, now, earlier, self.log_keys, self.findings);
+        }
         let statement = self.statement(checkpoint.as_ref());
         report.manifest = self.manifest();
         let expected = Expected {
@@ -136,6 +164,7 @@ impl<R: Read + Seek> Verification<'_, R> {
         let mut log = Log::read(self.archive, &expected, self.findings);
         let is_log_good = self.findings.count() == before;
         let seen = self.histories(&mut log, report.manifest.as_ref());
+        decisions::check(self.archive, &mut log, &seen, self.judge, self.findings);
         self.read_the_rest();
         self.check_names(&log);
         if let Some(statement) = &statement {
@@ -168,11 +197,19 @@ impl<R: Read + Seek> Verification<'_, R> {
                 return None;
             }
         };
-        if let Err(error) = Checkpoint::open_note(note.clone(), self.trust.log) {
+        if let Err(error) = Checkpoint::open_note(note.clone(), self.log_keys) {
             let signers = note.signatures().iter();
             let signers = signers.map(|one| format!("{}+{:08x}", one.name, one.key_id));
             let signers = signers.collect::<Vec<_>>().join(", ");
             match error {
+                _ if earlier::is_begun_anew(&note, &checkpoint, self.log_keys) => {
+                    let detail = format!(
+                        "the log {} was begun anew in the place of the trusted one, as the server's store \
+                         had lost some of it",
+                        checkpoint.origin
+                    );
+                    self.add(Code::LogRolledBack, CHECKPOINT, detail);
+                }
                 CheckpointError::NotByLog(_) | CheckpointError::Note(NoteError::Unverified) => {
                     let detail = format!("signed by {signers}: no trusted key of this log");
                     self.add(Code::UnknownKey, CHECKPOINT, detail);
@@ -208,7 +245,7 @@ impl<R: Read + Seek> Verification<'_, R> {
             key.key_type() == KeyType::Ed25519
                 && checkpoint.is_none_or(|checkpoint| key.name() == checkpoint.origin)
         };
-        let keys: Vec<&VerifierKey> = self.trust.log.iter().filter(is_of_log).collect();
+        let keys: Vec<&VerifierKey> = self.log_keys.iter().filter(is_of_log).collect();
         match Statement::open(&bytes, &keys) {
             Ok(statement) => Some(statement),
             Err(error @ StatementError::UnknownKey(_)) => {
@@ -245,7 +282,7 @@ impl<R: Read + Seek> Verification<'_, R> {
             let is_there = is_file_name(&run_id) && self.archive.has(&file);
             let can_be = chain.is_whole && chain.events_are_in_order && !chain.deleted;
             if is_there && can_be {
-                let seen = history::check(self.archive, log, place, self.findings);
+                let seen = history::check(self.archive, log, place, self.judge, self.findings);
                 histories.extend(seen.map(|seen| (place, seen)));
             } else if is_there && !run.is_broken && !log.is_damaged {
                 let detail = "not all entries of the run are there, or it was deleted";
@@ -287,6 +324,8 @@ impl<R: Read + Seek> Verification<'_, R> {
                     self.add(Code::FileMissing, other, detail);
                 }
                 Some(_) => {}
+                None if rotation_number(&name).is_some() || name == CONSISTENCY => {}
+                None if name == DECISIONS || is_policies_file(&name) => {}
                 None => self.add(Code::FileUnexpected, &name, "no entry is about it"),
             }
         }
@@ -421,6 +460,9 @@ impl Report {
         )?;
         let (size, origin) = (manifest.tree.size, manifest.origin.escape_debug());
         writeln!(f, "log {origin}, {size} entries")?;
+        for key in &self.followed {
+            writeln!(f, "key {} is proved by an older one", key_id(key))?;
+        }
         for (key, time) in &self.witnesses {
             writeln!(f, "witness {}, at {time}", key_id(key))?;
         }

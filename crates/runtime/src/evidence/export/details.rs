@@ -9,6 +9,7 @@ use steadfast_ledger::Entry;
 use steadfast_ledger::entry::MAX_ITEMS;
 
 use super::{ExportError, READ_BYTES, Source};
+use crate::evidence::ENCODING;
 
 /// Characters of one payload. The history has all of it.
 const MAX_PAYLOAD: usize = 500;
@@ -51,7 +52,8 @@ impl Source<'_> {
         let events = stored.iter().filter(|(id, _)| ids.contains(id));
         Ok(events
             .filter_map(|(id, bytes)| {
-                let event = HistoryEvent::decode(bytes.as_slice()).ok()?;
+                let readable = self.sealer.readable(bytes).ok()?;
+                let event = HistoryEvent::decode(readable.as_ref()).ok()?;
                 detail(&event).map(|text| (*id, text))
             })
             .collect())
@@ -142,6 +144,7 @@ fn payload(payload: &Payload) -> String {
     let is_text = encoding.is_some_and(|of| of.starts_with(b"json/") || of == b"text/plain");
     match (encoding, std::str::from_utf8(&payload.data)) {
         (Some(b"binary/null"), _) => "null".to_owned(),
+        (Some(of), _) if of == ENCODING.as_bytes() => "erased".to_owned(),
         (_, Ok(text)) if is_text => clipped(text),
         (encoding, _) => {
             let encoding = String::from_utf8_lossy(encoding.unwrap_or(b"payload")).into_owned();

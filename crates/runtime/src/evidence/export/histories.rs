@@ -3,15 +3,14 @@
 use std::io::{Read, Seek, Write};
 
 use prost::Message;
-use steadfast_engine::record::StepKind;
 use steadfast_engine::state::RunState;
 use steadfast_ledger::bundle::BundleWriter;
-use steadfast_ledger::skeleton::{SaltKey, Secret, Span};
+use steadfast_ledger::skeleton::SaltKey;
 use steadfast_store::RunRef;
 
 use super::{ExportError, READ_BYTES, Source, missing};
 use crate::error::RuntimeError;
-use crate::evidence::archive::Records;
+use crate::evidence::archive::salts_of;
 use crate::evidence::seal::salts;
 
 /// A run whose history is to be written.
@@ -80,10 +79,9 @@ impl Source<'_> {
                         None => gone(),
                     });
                 }
-                let mut spans = Vec::new();
                 for (id, bytes) in &page {
-                    self.sealer.spans(bytes, &mut spans);
-                    bundle.event(bytes, &secrets(&spans, &salts, *id))?;
+                    let (event, secrets) = self.sealer.open(bytes, &salts, *id)?;
+                    bundle.event(&event, &secrets)?;
                     next = id + 1;
                 }
                 self.progress.pass(page.len() as u64);
@@ -94,34 +92,18 @@ impl Source<'_> {
 }
 
 impl Source<'_> {
-    /// The salts of a run that another one was reset from. If it is deleted, the run that was reset from
-    /// it still has them in its first record.
+    /// The salts of a run that another one was reset from. An erased one has none, and needs none.
     async fn salts_of_base(&self, wanted: &Wanted, owner: &str) -> Result<SaltKey, ExportError> {
         let base = RunRef {
             run_id: owner.to_owned(),
             ..wanted.run.clone()
         };
-        let snapshot = match self.store.load_run(&base).await? {
-            Some(stored) => Some(stored.snapshot),
-            None => {
-                let record = Records::new(self.store, wanted.run.clone()).next().await?;
-                let steps = record.into_iter().flat_map(|record| record.steps);
-                steps.into_iter().find_map(|step| match step.kind {
-                    Some(StepKind::Fork(fork)) => Some(fork.state.to_vec()),
-                    _ => None,
-                })
-            }
-        };
-        let state = snapshot.and_then(|bytes| RunState::decode(bytes.as_slice()).ok());
-        let state = state.ok_or_else(|| ExportError::Gone(format!("run {owner}")))?;
-        Ok(salts(&state))
+        let stored = self.store.load_run(&base).await?;
+        let state = stored.map(|stored| RunState::decode(stored.snapshot.as_slice()));
+        let state = state.transpose().map_err(|error| {
+            RuntimeError::Internal(format!("the state of run {owner} cannot be read: {error}"))
+        })?;
+        let salts = salts_of(self.store, &base, state.as_ref()).await?;
+        Ok(salts.unwrap_or(SaltKey([0; 32])))
     }
-}
-
-/// Where the payloads of an event are, and the salts of their digests.
-fn secrets(spans: &[Span], salts: &SaltKey, event_id: i64) -> Vec<(Span, Secret)> {
-    let numbered = (0..).zip(spans);
-    numbered
-        .map(|(number, span)| (*span, Secret::Salt(salts.salt(event_id, number))))
-        .collect()
 }

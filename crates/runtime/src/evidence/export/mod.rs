@@ -4,6 +4,7 @@
 //! Needs memory for a little about each run, a page of entries and a page of events, however long the
 //! log and the histories are.
 
+mod decisions;
 mod details;
 mod histories;
 mod select;
@@ -19,6 +20,7 @@ use steadfast_ledger::tree::{Node, multiproof_nodes};
 use steadfast_ledger::{Entry, Hash};
 use steadfast_store::{Store, StoreError};
 
+pub use decisions::{Explain, keep_policies, kept_policies};
 pub use select::{About, Bound, Selection};
 
 use super::Sealer;
@@ -81,6 +83,8 @@ pub struct Source<'a> {
     pub namespace_id: &'a str,
     /// Its name.
     pub namespace: &'a str,
+    /// Says what policies were asked. None: nothing of that is in the bundle.
+    pub explain: Option<Explain>,
     /// Told how far it is.
     pub progress: &'a Progress,
 }
@@ -90,6 +94,10 @@ pub struct Source<'a> {
 pub struct Signed<'a> {
     /// The signed checkpoint, with cosignatures.
     pub checkpoint: &'a str,
+    /// The size of an earlier tree, and the proof that this one extends it.
+    pub consistency: Option<(u64, &'a [Hash])>,
+    /// How the log came to its key, oldest first.
+    pub rotations: &'a [String],
     /// The log's key.
     pub key: &'a SigningKey,
     /// Public keys of witnesses.
@@ -113,6 +121,8 @@ impl Source<'_> {
             scope: selection.scope.clone(),
             made: signed.made,
             checkpoint: signed.checkpoint,
+            consistency: signed.consistency,
+            rotations: signed.rotations,
             log_keys: std::slice::from_ref(signed.key.verifier()),
             witness_keys: signed.witnesses,
         };
@@ -122,6 +132,7 @@ impl Source<'_> {
         }
         self.nodes(&mut bundle, selection).await?;
         self.histories(&mut bundle).await?;
+        self.decisions(&mut bundle).await?;
         Ok(bundle.finish(signed.key)?)
     }
 

@@ -223,9 +223,15 @@ async fn trace(store: &dyn Store, run: &RunRef, batch: &mut Batch<'_>) -> Result
         match next(&mut records, &mut events, &mut tracer).await {
             Ok(true) => {}
             Ok(false) => return Ok(Reader::Present),
-            // Deleted while it was read: as if it had been before.
-            Err(_) if store.load_run(run).await?.is_none() => return Ok(Reader::Present),
-            Err(error) => return Err(error),
+            // Deleted or erased while it was read: as if it had been before.
+            Err(error) => {
+                let is_there = self::state(store, run).await?.is_some_and(|of| !of.erased);
+                return if is_there {
+                    Err(error)
+                } else {
+                    Ok(Reader::Present)
+                };
+            }
         }
         if batch.add(tracer.take()).await? == Reader::Gone {
             return Ok(Reader::Gone);
