@@ -9,6 +9,7 @@
 
 use async_trait::async_trait;
 
+pub mod cluster;
 pub mod error;
 pub mod filter;
 pub mod sqlite;
