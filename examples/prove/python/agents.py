@@ -176,9 +176,12 @@ class LostApproval:
         return await workflow.execute_activity(read_decision, ticket, retry_policy=few, **SHORT)
 
 
+ADDRESS = os.environ.get("TEMPORAL_ADDRESS", "127.0.0.1:7233")
+
+
 def deployments() -> int:
-    """Counts starts of the worker: each stands for a deployment."""
-    file = Path(tempfile.gettempdir()) / "steadfast-prove-deployments"
+    """Counts starts of the server's worker: each stands for a deployment."""
+    file = Path(tempfile.gettempdir()) / f"steadfast-prove-deployments-{ADDRESS.replace(':', '-')}"
     with file.open("a+") as log:
         log.write("x")
     return file.stat().st_size
@@ -250,7 +253,7 @@ BROKEN = [
 
 async def main() -> None:
     logging.basicConfig(level=logging.ERROR)
-    client = await Client.connect(os.environ.get("TEMPORAL_ADDRESS", "127.0.0.1:7233"))
+    client = await Client.connect(ADDRESS)
     activities = [look_up, refund, send_mail, send_letter, pay, read_pages, ask_person, read_decision]
     await Worker(
         client,
