@@ -156,7 +156,7 @@ def _without_evidence(setting, directory):
 
 
 def _with_policies(setting, directory):
-    """200 policies: every call is permitted, and asked about at its schedule and at its hand-out."""
+    """200 policies, none of which forbids a call of the load."""
     rules = ['permit(principal is Agent, action in Action::"command", resource);']
     for number in range(199):
         rules.append(

@@ -142,6 +142,10 @@ impl Run {
             return true;
         };
         let attested = governor.is_attested(&self.state, cx.now);
+        if stage == Stage::Dispatch && self.was_just_allowed(id, governor.policy_hash(), attested) {
+            self.release(cx, id);
+            return true;
+        }
         let ruling = governor.decide(&Call {
             namespace: cx.namespace,
             state: &self.state,
@@ -175,6 +179,24 @@ impl Run {
                 self.require_approval(cx, id, reasons, requirement)
             }
         }
+    }
+
+    /// Whether the first attempt of a call is handed out in the transition that scheduled and allowed it:
+    /// nothing can have changed since, neither policies nor people's minds, and the same need not be decided
+    /// and recorded twice.
+    fn was_just_allowed(&self, id: i64, policy_hash: &[u8], attested: bool) -> bool {
+        let is_first = self.state.command(id).is_some_and(|of| of.attempt() == 1);
+        let of_now = self.steps_of_now().iter().rev();
+        let mut decisions = of_now.filter_map(|step| match &step.kind {
+            Some(StepKind::Decision(of)) if of.scheduled_event_id == id => Some(of),
+            _ => None,
+        });
+        is_first
+            && decisions.next().is_some_and(|last| {
+                last.verdict() == Verdict::Allow
+                    && last.policy_hash == policy_hash
+                    && last.attested == attested
+            })
     }
 
     fn decided(&mut self, event_id: i64, verdict: Verdict, reasons: Reasons, attested: bool) {

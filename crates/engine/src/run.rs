@@ -179,6 +179,11 @@ impl Run {
         self.steps.len()
     }
 
+    /// The steps of the record that is being made, in order.
+    pub(crate) fn steps_of_now(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Records a step and applies it.
     pub(crate) fn step(&mut self, kind: StepKind) {
         let applied = self.apply(&kind);

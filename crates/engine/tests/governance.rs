@@ -278,8 +278,28 @@ fn what_is_allowed_is_recorded_at_scheduling_and_at_dispatch() {
     assert!(is_offered(&run));
     start(&mut run).unwrap();
     assert_eq!(decisions(&run), [Verdict::Allow; 2]);
-    let (run, _) = calling(Ruling::Allow(reasons()), true);
-    assert_eq!(decisions(&run), [Verdict::Allow; 2]);
+}
+
+#[test]
+fn what_is_handed_out_as_it_is_scheduled_is_decided_once() {
+    let (mut run, rules) = calling(Ruling::Allow(reasons()), true);
+    assert_eq!(decisions(&run), [Verdict::Allow]);
+    // Its next attempt is decided for itself.
+    let claim = run.run.activity_by_id("tool").unwrap();
+    let failed = Outcome::Failed(Some(driver::failure("no")), None);
+    run.step(|run, cx| run.end_activity(cx, &claim, failed, "worker".into()))
+        .unwrap();
+    run.now += 10 * SECOND;
+    run.step(|run, cx| run.wake(cx));
+    rules.set(Ruling::Deny(reasons()));
+    let poller = Poller {
+        identity: "worker".into(),
+        request_id: "second".into(),
+        ..Poller::default()
+    };
+    let started = run.step(|run, cx| run.start_activity(cx, 5, 2, &poller));
+    assert!(started.is_err(), "the second attempt is refused");
+    assert_eq!(decisions(&run), [Verdict::Allow, Verdict::Deny]);
 }
 
 #[test]
