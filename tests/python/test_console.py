@@ -384,6 +384,43 @@ async def test_stop_it(open_page: Open, server: Server) -> None:
     assert (await handle.describe()).status.name == "TERMINATED"
 
 
+async def test_pause_resume_and_revoke(open_page: Open, server: Server) -> None:
+    client = await server.client(identity="maria@support")
+    id = f"research-{time.time_ns()}"
+    handle = await client.start_workflow("Research", "wind", id=id, task_queue="agents")
+    page = await session(open_page, id)
+    dialog = await question(page, "Pause…", "Pause the session")
+    await dialog.get_by_label("Reason").fill("<b>looks odd</b>")
+    await dialog.get_by_role("button", name="Pause", exact=True).click()
+    await expect(page.get_by_role("status")).to_contain_text("Nothing of it is handed to workers")
+    await expect(page.locator("#state")).to_contain_text("Paused")
+    await expect(page.locator("#pending")).to_contain_text("by console")
+    await expect(page.locator("#pending")).to_contain_text("<b>looks odd</b>")
+    await expect(page.get_by_role("button", name="Pause…")).to_have_count(0)
+    # What comes meanwhile is kept, and seen by nobody.
+    await handle.signal("go_on", {"who": "maria"})
+    await expect(page.locator("#events")).to_contain_text("Signal go_on")
+    await expect(page.locator("#state")).to_contain_text("Paused")
+    dialog = await question(page, "Resume…", "Resume the session")
+    await dialog.get_by_role("button", name="Resume", exact=True).click()
+    await expect(page.get_by_role("status")).to_contain_text("It goes on where it was")
+    await expect(page.locator("#state")).to_contain_text("Completed")
+    events = page.locator("#events")
+    await expect(events).to_contain_text("Session paused: <b>looks odd</b>")
+    await expect(events).to_contain_text("Session resumed")
+    assert len((await handle.result())["found"]) == 2
+
+    id = f"sleeps-{time.time_ns()}"
+    handle = await client.start_workflow("Sleeper", id=id, task_queue="agents")
+    page = await session(open_page, id)
+    dialog = await question(page, "Revoke…", "Revoke the session")
+    await dialog.get_by_label("Reason").fill("leaver")
+    await dialog.get_by_role("button", name="Revoke", exact=True).click()
+    await expect(page.get_by_role("status")).to_contain_text("The session is revoked")
+    await expect(page.locator("#events")).to_contain_text("revoked by console: leaver")
+    assert (await handle.describe()).status.name == "TERMINATED"
+
+
 async def test_signal_and_reset(open_page: Open, server: Server) -> None:
     client = await server.client(identity="maria@support")
     open_page.refusals.add(400)

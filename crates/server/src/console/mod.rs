@@ -87,6 +87,9 @@ pub fn router(runtime: Runtime, logs: Logs, witnesses: Witnesses) -> Router {
             post(session::actions::terminate),
         )
         .route(&within("session/reset"), post(session::actions::reset))
+        .route(&within("session/pause"), post(session::control::pause))
+        .route(&within("session/resume"), post(session::control::resume))
+        .route(&within("session/revoke"), post(session::control::revoke))
         .route(
             &within("approvals"),
             get(approvals::page).post(approvals::vote),

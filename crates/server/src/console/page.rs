@@ -317,6 +317,11 @@ pub fn flash(code: &str) -> Markup {
         "signalled" => "The signal is recorded. The agent sees it with its next workflow task.",
         "cancelled" => "Cancellation is requested. The agent can tidy up, and ends then.",
         "terminated" => "The session is terminated.",
+        "paused" => {
+            "The session is paused. Nothing of it is handed to workers until it is resumed."
+        }
+        "resumed" => "The session is resumed. It goes on where it was.",
+        "revoked" => "The session is revoked: it has ended, and so has what it was given.",
         "reset" => "A new run began from that point. This is it.",
         "approved" => "Approved: the tool call goes on.",
         "counted" => "Your vote counts. More people have to approve.",

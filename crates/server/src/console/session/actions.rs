@@ -1,4 +1,5 @@
-//! What can be done about a session, each after a question: signal, cancel, terminate, reset.
+//! What can be done about a session, each after a question: signal, cancel, terminate, reset; pausing,
+//! resuming and revoking are in `control.rs`.
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query};
@@ -12,7 +13,7 @@ use steadfast_engine::proto::workflowservice::{
 };
 
 use super::story::Story;
-use super::{Session, Wanted};
+use super::{Session, Wanted, control};
 use crate::console::page::{Fault, Section, field};
 use crate::console::{CLAIMED, Visit, text, times};
 
@@ -36,6 +37,7 @@ pub fn bar(session: &Session<'_>) -> Markup {
                     button type="button" popovertarget=(name) class=[(name == "terminate").then_some("danger")] { (word) "…" }
                 }
             }
+            (control::buttons(session))
         }
     }
 }
@@ -74,10 +76,11 @@ pub fn dialogs(session: &Session<'_>, story: Option<&Story>) -> Markup {
                 (reason())
             }, "Reset", "danger"))
         }
+        (control::dialogs(session))
     }
 }
 
-fn dialog(
+pub(super) fn dialog(
     session: &Session<'_>,
     name: &str,
     heading: &str,
@@ -102,7 +105,7 @@ fn dialog(
     }
 }
 
-fn reason() -> Markup {
+pub(super) fn reason() -> Markup {
     html! { label { span { "Reason, for the record" } input name="reason" maxlength="1000" autocomplete="off"; } }
 }
 
@@ -129,13 +132,13 @@ fn points(story: Option<&Story>) -> Markup {
 }
 
 /// A form about a session, checked as forms are. The permit comes first: whoever may not is told so.
-struct Form {
-    permit: steadfast_runtime::Permit,
+pub(super) struct Form {
+    pub(super) permit: steadfast_runtime::Permit,
     fields: Vec<(String, String)>,
     execution: Option<WorkflowExecution>,
 }
 
-fn form(
+pub(super) fn form(
     visit: &Visit,
     call: &str,
     namespace: &str,
@@ -153,18 +156,18 @@ fn form(
 }
 
 impl Form {
-    fn field(&self, name: &str) -> String {
+    pub(super) fn field(&self, name: &str) -> String {
         field(&self.fields, name).to_owned()
     }
 }
 
 /// The page after it was done.
-fn after(namespace: &str, wanted: &Wanted, run_id: &str, done: &str) -> String {
+pub(super) fn after(namespace: &str, wanted: &Wanted, run_id: &str, done: &str) -> String {
     let query = text::query(&[("id", &wanted.id), ("run", run_id), ("done", done)]);
     format!("{}/session{query}", Visit::base(namespace))
 }
 
-type Where = (Path<String>, Query<Wanted>);
+pub(super) type Where = (Path<String>, Query<Wanted>);
 
 /// Sends a signal.
 pub async fn signal(

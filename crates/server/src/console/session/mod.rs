@@ -1,6 +1,7 @@
 //! One session: what it does and did, why, what it waits for, and what can be done about it.
 
 pub mod actions;
+pub mod control;
 mod detail;
 mod events;
 mod lanes;
@@ -16,7 +17,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use steadfast_engine::proto::common::WorkflowExecution;
 use steadfast_engine::proto::history::HistoryEvent;
-use steadfast_engine::proto::workflow::WorkflowExecutionInfo;
+use steadfast_engine::proto::workflow::{WorkflowExecutionInfo, WorkflowExecutionPauseInfo};
 use steadfast_engine::proto::workflowservice::{
     DescribeWorkflowExecutionRequest, DescribeWorkflowExecutionResponse,
     GetWorkflowExecutionHistoryRequest, GetWorkflowExecutionHistoryReverseRequest,
@@ -122,6 +123,12 @@ async fn make(visit: &Visit, namespace: &str, wanted: &Wanted) -> Result<Page, F
 impl Session<'_> {
     fn is_running(&self) -> bool {
         times::nanos(&self.info.close_time) == 0
+    }
+
+    /// Who paused it, when and why, if it is paused.
+    fn paused(&self) -> Option<&WorkflowExecutionPauseInfo> {
+        let extended = self.description.workflow_extended_info.as_ref()?;
+        extended.pause_info.as_ref().filter(|_| self.is_running())
     }
 
     fn action(&self, name: &str) -> String {
@@ -236,6 +243,7 @@ impl Session<'_> {
                         h1 { (text::name(&self.workflow_id)) }
                         div.state #state data-swap {
                             (badge(class, word))
+                            @if self.paused().is_some() { (badge("waiting", "Paused")) }
                             @if extended.cancel_requested && self.is_running() { (badge("waiting", "Cancellation requested")) }
                         }
                     }

@@ -11,6 +11,9 @@ use super::{Session, words};
 use crate::console::page::badge;
 use crate::console::{Visit, message, text, times};
 
+/// Longest reason that is shown, in characters.
+const MAX_REASON: usize = 300;
+
 /// Most lines.
 const MAX_LINES: usize = 20;
 
@@ -18,6 +21,13 @@ impl Session<'_> {
     /// What it waits for, if it runs.
     pub async fn pending(&self, story: Option<&Story>) -> Markup {
         let mut lines = Vec::new();
+        if let Some(pause) = self.paused() {
+            let since = times::ago(times::nanos(&pause.paused_time), self.now);
+            lines.push(html! {
+                (badge("waiting", "Paused"))
+                span { "by " (text::prose(&pause.identity, 60)) ", " (since) @if !pause.reason.is_empty() { ": " (text::prose(&pause.reason, MAX_REASON)) } ". Nothing is handed to workers." }
+            });
+        }
         if self.is_running() {
             for activity in &self.description.pending_activities {
                 lines.push(self.activity(activity, story));

@@ -229,6 +229,14 @@ fn of_session(attributes: &Of, namespace: &str) -> Option<Said> {
             let text = html! { "Cancellation requested" @if !a.cause.is_empty() { ": " (text::prose(&a.cause, MAX_REASON)) } };
             said("people", text)
         }
+        Of::WorkflowExecutionPausedEventAttributes(a) => said(
+            "people",
+            html! { "Session paused" @if !a.reason.is_empty() { ": " (text::prose(&a.reason, MAX_REASON)) } },
+        ),
+        Of::WorkflowExecutionUnpausedEventAttributes(a) => said(
+            "people",
+            html! { "Session resumed" @if !a.reason.is_empty() { ": " (text::prose(&a.reason, MAX_REASON)) } },
+        ),
         _ => return None,
     })
 }
