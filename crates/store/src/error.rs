@@ -37,10 +37,6 @@ pub enum StoreError {
         /// Newest version that this release can read.
         supported: i64,
     },
-    /// Another node has the right to write what this one tried to write. Nothing was written, and nothing that
-    /// this node decides will ever be: it lets go of what it has in memory.
-    #[error("the lease is lost: {0}")]
-    Fenced(String),
     /// The caller asked for something that has no meaning; the message is for the client.
     #[error("{0}")]
     Invalid(String),

@@ -9,7 +9,6 @@
 
 use async_trait::async_trait;
 
-pub mod cluster;
 pub mod error;
 pub mod filter;
 pub mod sqlite;
