@@ -1,7 +1,9 @@
 """The server and the worker as child processes that can be killed and started again."""
 
 import asyncio
+import contextlib
 import os
+import random
 import shlex
 import signal
 import socket
@@ -38,9 +40,13 @@ class Kill:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """Not from the range of which the kernel takes ports for outgoing connections: one of those could get the
+    port of a killed server."""
+    while True:
+        port = random.randrange(10_000, 17_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 class Stage:

@@ -8,7 +8,9 @@ Temporal server: `STEADFAST_BIN=$(which temporal) pytest`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -33,9 +35,13 @@ def binary() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port for a server, also if that is killed and started again: not from the range of which the kernel
+    takes ports for outgoing connections, as one of those could get it meanwhile."""
+    while True:
+        port = random.randrange(10_000, 17_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

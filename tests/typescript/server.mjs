@@ -20,14 +20,20 @@ export function binary() {
   return built[0].path;
 }
 
-function freePort() {
-  return new Promise((resolve, reject) => {
+// Not from the range of which the kernel takes ports for outgoing connections: one of those could get it
+// before the server does.
+async function freePort() {
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 7_000);
+    if (await isFree(port)) return port;
+  }
+}
+
+function isFree(port) {
+  return new Promise((resolve) => {
     const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
+    probe.once('error', () => resolve(false));
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
 }
 

@@ -14,6 +14,7 @@ mod client;
 mod compare;
 pub mod judge;
 pub mod point;
+mod ports;
 mod proxy;
 pub mod report;
 mod seen;

@@ -12,6 +12,7 @@ use crate::approvals::{self, WaitingCall};
 use crate::children::{Server, Worker};
 use crate::client;
 use crate::point::{Fault, Point};
+use crate::ports::Ports;
 use crate::proxy::{Business, Proxy, Stage, listen};
 use crate::seen::{Seen, digest};
 use crate::{Plan, ProveError};
@@ -83,14 +84,10 @@ pub async fn run(
     let folder = tempfile::tempdir().map_err(ProveError::Io)?;
     let listener = listen(address).await?;
     let worker_address = listener.local_addr().map_err(ProveError::Io)?;
-    // Free a moment ago: the server says so if it is not any more.
-    let (grpc, http) = (listen(None).await?, listen(None).await?);
-    let server_address = grpc.local_addr().map_err(ProveError::Io)?;
-    let http_address = http.local_addr().map_err(ProveError::Io)?;
-    drop((grpc, http));
+    let ports = Ports::claim()?;
     // Approvals are asked for and given by HTTP.
-    let policy = plan.policy.as_deref().map(|path| (path, http_address));
-    let mut server = Server::new(&plan.server, folder.path(), policy, server_address);
+    let policy = plan.policy.as_deref().map(|path| (path, ports.http));
+    let mut server = Server::new(&plan.server, folder.path(), policy, ports.grpc);
     server.start().await?;
     let mut worker = Worker::new(&plan.worker, folder.path(), worker_address);
     worker.start()?;
