@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,14 +40,22 @@ class Kill:
     """When each victim was up again."""
 
 
+def _ports() -> Iterator[int]:
+    """Not from the range of which the kernel takes ports for outgoing connections, as one of those could get the
+    port of a killed server; and each once."""
+    start = random.randrange(7_000)
+    yield from (10_000 + (start + n) % 7_000 for n in range(7_000))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """Not from the range of which the kernel takes ports for outgoing connections: one of those could get the
-    port of a killed server."""
-    while True:
-        port = random.randrange(10_000, 17_000)
+    for port in _PORTS:
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", port))
             return port
+    raise StageError("no free port is left")
 
 
 class Stage:

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from temporalio.client import Client
@@ -34,14 +35,23 @@ def binary() -> str:
     return str(max(built, key=lambda path: path.stat().st_mtime))
 
 
+def _ports() -> Iterator[int]:
+    """Ports below the range of which the kernel takes those of outgoing connections: one of them could get the
+    port of a killed server. Each once, so that two servers never have the same, though one is not up."""
+    start = random.randrange(7_000)
+    yield from (10_000 + (start + n) % 7_000 for n in range(7_000))
+
+
+_PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port for a server, also if that is killed and started again: not from the range of which the kernel
-    takes ports for outgoing connections, as one of those could get it meanwhile."""
-    while True:
-        port = random.randrange(10_000, 17_000)
+    """A port for a server, also if that is killed and started again."""
+    for port in _PORTS:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise RuntimeError("no free port is left")
 
 
 class Server:

@@ -21,12 +21,18 @@ export function binary() {
 }
 
 // Not from the range of which the kernel takes ports for outgoing connections: one of those could get it
-// before the server does.
+// before the server does. Each is given once.
+const FIRST_PORT = 10_000;
+const PORTS = 7_000;
+const startsAt = Math.floor(Math.random() * PORTS);
+let tried = 0;
+
 async function freePort() {
-  for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 7_000);
+  while (tried < PORTS) {
+    const port = FIRST_PORT + ((startsAt + tried++) % PORTS);
     if (await isFree(port)) return port;
   }
+  throw new Error('no free port is left');
 }
 
 function isFree(port) {
