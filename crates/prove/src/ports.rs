@@ -1,5 +1,6 @@
 //! Ports for a server that is killed and started again.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use crate::ProveError;
@@ -25,15 +26,13 @@ pub struct Ports {
 impl Ports {
     /// Claims two free ports of the loopback interface.
     pub fn claim() -> Result<Ports, ProveError> {
-        let mut refused = None;
         for first in (FIRST..LAST).step_by(3) {
             match Self::claim_from(first) {
-                Ok(ports) => return Ok(ports),
-                Err(error) => refused = Some(error),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+                claimed => return claimed.map_err(|error| ProveError::Listen(local(first), error)),
             }
         }
-        let error = refused.unwrap_or_else(|| std::io::ErrorKind::AddrInUse.into());
-        Err(ProveError::Listen(local(FIRST), error))
+        Err(ProveError::Listen(local(LAST), ErrorKind::AddrInUse.into()))
     }
 
     fn claim_from(first: u16) -> std::io::Result<Ports> {
