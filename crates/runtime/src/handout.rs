@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use prost::Message;
+use steadfast_engine::Ids;
 use steadfast_engine::proto::common::{Header, WorkflowExecution, WorkflowType};
 use steadfast_engine::proto::enums::TaskQueueKind;
 use steadfast_engine::proto::history::{History, HistoryEvent};
@@ -19,6 +20,7 @@ use steadfast_engine::time::timestamp;
 use steadfast_engine::workflow_task::Poller;
 
 use crate::aggregate::{LiveRun, WorkflowKey};
+use crate::clock::RandomIds;
 use crate::credentials::{Issued, Recorded, json_payload};
 use crate::error::Result;
 use crate::matching::{PollerInfo, QueueKind, Task};
@@ -26,7 +28,6 @@ use crate::permit::Permit;
 use crate::queries::QueryHandout;
 use crate::runtime::Runtime;
 use crate::token::{HistoryToken, TaskToken};
-use crate::transact::poller;
 
 /// Most bytes of history in one answer to a poll; the worker fetches the rest.
 pub(crate) const HISTORY_PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -554,5 +555,14 @@ impl Runtime {
             Err(crate::RuntimeError::Engine(steadfast_engine::Error::NotFound(_))) => Ok(None),
             other => other,
         }
+    }
+}
+
+/// The engine's view of a poller, with a fresh id for the hand-out.
+pub(crate) fn poller(info: &PollerInfo) -> Poller {
+    Poller {
+        identity: info.identity.clone(),
+        request_id: RandomIds.uuid(),
+        worker_version: info.worker_version.clone(),
     }
 }

@@ -3,27 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use prost::Message;
-use steadfast_engine::workflow_task::Poller;
-use steadfast_engine::{Cx, Effect, Run, RunState, Transition};
-use steadfast_store::RunRef;
+use steadfast_engine::{Cx, Effect, RunState, Transition};
 
 use crate::aggregate::{LiveRun, Workflow, WorkflowKey};
 use crate::clock::RandomIds;
 use crate::commit::{AfterCommit, Ticket};
 use crate::error::{Result, RuntimeError};
 use crate::evidence;
-use crate::handout::{ActivityHandout, Delivery, WorkflowTaskHandout};
-use crate::matching::{QueueKey, QueueKind, Task, Waiting};
+use crate::loading::has_run;
 use crate::permit::Permit;
+use crate::reserve::Reserved;
 use crate::runtime::Runtime;
-use crate::shard::{Found, Generation};
-
-/// A poller that was given a task in the very transition that made it.
-struct Reserved {
-    waiting: Waiting,
-    delivery: Delivery,
-}
 
 impl Runtime {
     /// Runs `decide` on a workflow and waits until what it decided, and what it saw, is durable.
@@ -206,36 +196,49 @@ impl Runtime {
             }
         } else {
             let after = after.unwrap_or_else(|| Box::new(|| {}));
-            let seq = match erasure {
-                None => self.append(key, workflow, &transition, after),
-                Some(erasure) => {
-                    let run_id = erasure.run_id().to_owned();
-                    workflow.erasing.push(run_id.clone());
-                    transition.erased_run_ids.push(run_id);
-                    let (id, note) = (&key.namespace_id, erasure.note(&key.workflow_id));
-                    let append = |entry| {
-                        transition.notes.push(entry);
-                        self.append(key, workflow, &transition, after)
-                    };
-                    let chains = &self.0.chains;
-                    chains.note(id, cx.namespace, note, &cx.cause, cx.now, append)
-                }
-            };
-            self.0.transitions.fetch_add(1, Ordering::Relaxed);
-            workflow.last_seq = seq;
-            workflow.dirty = true;
-            for record in transition.records {
-                if let Some(live) = workflow.runs.get_mut(&record.run_id) {
-                    live.seq = seq;
-                    live.archive(record);
-                    if let Some(changed) = &live.changed {
-                        changed.send_modify(|changes| *changes += 1);
-                    }
-                }
-            }
+            self.queue_row(key, workflow, transition, erasure, after, &cx);
         }
         self.arm_timers(key, workflow);
         self.committer().ticket(workflow.last_seq)
+    }
+
+    /// Queues the journal row of a transition, and keeps in memory what is in it.
+    fn queue_row(
+        &self,
+        key: &WorkflowKey,
+        workflow: &mut Workflow,
+        mut transition: Transition,
+        erasure: Option<evidence::erase::Decided>,
+        after: AfterCommit,
+        cx: &Cx<'_>,
+    ) {
+        let seq = match erasure {
+            None => self.append(key, workflow, &transition, after),
+            Some(erasure) => {
+                let run_id = erasure.run_id().to_owned();
+                workflow.erasing.push(run_id.clone());
+                transition.erased_run_ids.push(run_id);
+                let (id, note) = (&key.namespace_id, erasure.note(&key.workflow_id));
+                let append = |entry| {
+                    transition.notes.push(entry);
+                    self.append(key, workflow, &transition, after)
+                };
+                let chains = &self.0.chains;
+                chains.note(id, cx.namespace, note, &cx.cause, cx.now, append)
+            }
+        };
+        self.0.transitions.fetch_add(1, Ordering::Relaxed);
+        workflow.last_seq = seq;
+        workflow.dirty = true;
+        for record in transition.records {
+            if let Some(live) = workflow.runs.get_mut(&record.run_id) {
+                live.seq = seq;
+                live.archive(record);
+                if let Some(changed) = &live.changed {
+                    changed.send_modify(|changes| *changes += 1);
+                }
+            }
+        }
     }
 
     fn append(
@@ -252,64 +255,6 @@ impl Runtime {
         });
         let row = transition.encode_row();
         self.committer().append(key.slot(), row, leaves, after)
-    }
-
-    /// Gives tasks that are being scheduled to pollers that wait for them, so that scheduling and
-    /// starting are one transition.
-    fn match_waiting_pollers(
-        &self,
-        key: &WorkflowKey,
-        workflow: &mut Workflow,
-        cx: &mut Cx<'_>,
-        effects: Vec<Effect>,
-    ) -> (Vec<Reserved>, Vec<Effect>) {
-        let mut reserved = Vec::new();
-        let mut rest = Vec::new();
-        for effect in effects {
-            let (run_id, queue) = match &effect {
-                Effect::WorkflowTask {
-                    run_id, task_queue, ..
-                } => (run_id, queue_key(key, task_queue, QueueKind::Workflow)),
-                Effect::ActivityTask {
-                    run_id, task_queue, ..
-                } => (run_id, queue_key(key, task_queue, QueueKind::Activity)),
-                _ => {
-                    rest.push(effect);
-                    continue;
-                }
-            };
-            let matched = workflow
-                .runs
-                .get_mut(run_id)
-                .and_then(|live| self.match_one(key, live, cx, &queue, &effect));
-            match matched {
-                Some(found) => reserved.push(found),
-                None => rest.push(effect),
-            }
-        }
-        (reserved, rest)
-    }
-
-    fn match_one(
-        &self,
-        key: &WorkflowKey,
-        live: &mut LiveRun,
-        cx: &mut Cx<'_>,
-        queue: &QueueKey,
-        effect: &Effect,
-    ) -> Option<Reserved> {
-        let waiting = loop {
-            let waiting = self.0.matching.reserve(queue)?;
-            // A poll that was there when its caller was disabled ends without a task.
-            if !self.0.disabled.refuses(&waiting.info.cause.principal) {
-                break waiting;
-            }
-        };
-        // Who starts a task is the worker that takes it, not who made it.
-        let caller = std::mem::replace(&mut cx.cause, waiting.info.cause.clone());
-        let delivery = start_for(key, live, cx, effect, &poller(&waiting.info));
-        cx.cause = caller;
-        delivery.map(|delivery| Reserved { waiting, delivery })
     }
 
     /// What is done once the row is durable.
@@ -333,107 +278,6 @@ impl Runtime {
                 runtime.perform(&key, effect);
             }
         }))
-    }
-
-    /// Does what a durable transition asks for.
-    pub(crate) fn perform(&self, key: &WorkflowKey, effect: Effect) {
-        match effect {
-            Effect::WorkflowTask {
-                run_id,
-                scheduled_event_id,
-                task_queue,
-                priority,
-                sticky,
-            } => {
-                let mut queue = queue_key(key, &task_queue, QueueKind::Workflow);
-                if sticky && !self.0.matching.is_polled(&queue) {
-                    // The worker that has the run cached is gone: no use to wait for it.
-                    self.offer_to_normal_queue(key.clone(), run_id, scheduled_event_id);
-                    return;
-                }
-                queue.namespace_id.clone_from(&key.namespace_id);
-                let task = Task {
-                    key: key.clone(),
-                    run_id,
-                    scheduled_event_id,
-                    attempt: 0,
-                };
-                self.offer(&queue, task, priority);
-            }
-            Effect::ActivityTask {
-                run_id,
-                scheduled_event_id,
-                attempt,
-                task_queue,
-                priority,
-            } => {
-                let queue = queue_key(key, &task_queue, QueueKind::Activity);
-                let task = Task {
-                    key: key.clone(),
-                    run_id,
-                    scheduled_event_id,
-                    attempt,
-                };
-                self.offer(&queue, task, priority);
-            }
-            Effect::Message { run_id, message } => self.deliver(key.clone(), run_id, message),
-            Effect::UpdateChanged { .. } | Effect::Closed { .. } => {}
-        }
-    }
-
-    /// Offers a durable task; a poller that came in the meantime gets it.
-    pub(crate) fn offer(&self, queue: &QueueKey, task: Task, priority: i32) {
-        if let Some((task, waiting)) = self.0.matching.offer(queue, task, priority) {
-            let (runtime, queue) = (self.clone(), queue.clone());
-            self.0
-                .runtime
-                .spawn(async move { runtime.hand_over(&queue, task, waiting).await });
-        }
-    }
-
-    /// Starts a task for a poller that waits, and gives it to it.
-    pub(crate) async fn hand_over(&self, queue: &QueueKey, task: Task, waiting: Waiting) {
-        if self.0.disabled.refuses(&waiting.info.cause.principal) {
-            drop(waiting);
-            self.offer(queue, task, 3);
-            return;
-        }
-        match self.start_task(queue.kind, &task, &waiting.info).await {
-            Ok(Some(delivery)) => {
-                let _ = waiting.sender.send(delivery);
-            }
-            // The task is gone: the poller's sender is dropped, and it polls again.
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, "a task could not be started");
-                self.offer(queue, task, 3);
-            }
-        }
-    }
-
-    fn offer_to_normal_queue(&self, key: WorkflowKey, run_id: String, scheduled_event_id: i64) {
-        let runtime = self.clone();
-        self.0.runtime.spawn(async move {
-            let queue = runtime
-                .inspect(&key, &run_id, |workflow| {
-                    let live = workflow.runs.get(&run_id);
-                    Ok(live.map(|live| live.run.state.task_queue().to_owned()))
-                })
-                .await;
-            if let Ok(Some(task_queue)) = queue {
-                let queue = queue_key(&key, &task_queue, QueueKind::Workflow);
-                runtime.offer(
-                    &queue,
-                    Task {
-                        key,
-                        run_id,
-                        scheduled_event_id,
-                        attempt: 0,
-                    },
-                    3,
-                );
-            }
-        });
     }
 
     fn run_when_durable(&self, ticket: Ticket, after: AfterCommit) {
@@ -468,193 +312,6 @@ impl Runtime {
             "the store cannot keep up: try again later".into(),
         ))
     }
-
-    /// Loads a workflow, its current run and a named run, unless they are in memory.
-    async fn ensure_loaded(&self, key: &WorkflowKey, run_id: &str) -> Result<()> {
-        loop {
-            self.wait_for_recovery().await;
-            match self.look_up(key, run_id) {
-                LookUp::Ready => return Ok(()),
-                LookUp::RunMissing(since) => return self.load_named_run(key, run_id, since).await,
-                LookUp::Recovering => {}
-                LookUp::Spoiled => {
-                    let _no_projection = self.0.projecting.lock().await;
-                    self.restore(key).await?;
-                }
-                // An error only says that it is there, or that loading failed: look again.
-                LookUp::Loading(mut receiver) => drop(receiver.recv().await),
-                LookUp::Absent(since) => {
-                    // A caller that goes away in the middle lets others load it.
-                    let unfinished = Unfinished { runtime: self, key };
-                    let loaded = self.load(key).await;
-                    std::mem::forget(unfinished);
-                    self.finish_loading(key, loaded, since)?;
-                    self.offer_outstanding(key);
-                }
-            }
-        }
-    }
-
-    fn look_up(&self, key: &WorkflowKey, run_id: &str) -> LookUp {
-        let mut shard = self.0.shards.of(key.slot()).lock();
-        // What is in the store is outdated then, and memory does not know it yet.
-        if self.0.recovering.load(Ordering::Acquire) {
-            return LookUp::Recovering;
-        }
-        match shard.find(key) {
-            Found::Ready(workflow) if workflow.spoiled => LookUp::Spoiled,
-            Found::Ready(workflow) if has_run(workflow, run_id) => LookUp::Ready,
-            Found::Ready(workflow) => {
-                // Not evicted while we read, so that what we read cannot be outdated.
-                if !std::mem::replace(&mut workflow.dirty, true) {
-                    shard.dirty.push(key.clone());
-                }
-                LookUp::RunMissing(shard.generation())
-            }
-            Found::Loading(receiver) => LookUp::Loading(receiver),
-            Found::Absent => LookUp::Absent(shard.loading(key)),
-        }
-    }
-
-    fn finish_loading(
-        &self,
-        key: &WorkflowKey,
-        loaded: Result<Workflow>,
-        since: Generation,
-    ) -> Result<()> {
-        let mut shard = self.0.shards.of(key.slot()).lock();
-        match loaded {
-            Ok(workflow) => {
-                shard.loaded(key.clone(), workflow, since);
-                Ok(())
-            }
-            Err(error) => {
-                shard.load_failed(key);
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) async fn load(&self, key: &WorkflowKey) -> Result<Workflow> {
-        let mut workflow = Workflow {
-            used: crate::clock::now(),
-            ..Workflow::default()
-        };
-        let current = self
-            .0
-            .store
-            .current_run(&key.namespace_id, &key.workflow_id)
-            .await?;
-        if let Some(run_id) = current {
-            if let Some(live) = self.load_run(key, &run_id).await? {
-                workflow.last_seq = live.seq;
-                workflow.runs.insert(run_id.clone(), Box::new(live));
-            }
-            workflow.current = Some(run_id);
-        }
-        Ok(workflow)
-    }
-
-    /// Loads a run of a workflow that is in memory. Does nothing if memory was dropped `since`: the
-    /// caller looks again.
-    async fn load_named_run(
-        &self,
-        key: &WorkflowKey,
-        run_id: &str,
-        since: Generation,
-    ) -> Result<()> {
-        let loaded = self.load_run(key, run_id).await?;
-        let mut shard = self.0.shards.of(key.slot()).lock();
-        if shard.generation() != since {
-            return Ok(());
-        }
-        let Some(live) = loaded else {
-            return Err(RuntimeError::not_found(format!(
-                "workflow execution not found for workflow ID \"{}\" and run ID \"{run_id}\"",
-                key.workflow_id
-            )));
-        };
-        if let Some(workflow) = shard.ready(key) {
-            let runs = &mut workflow.runs;
-            runs.entry(run_id.to_owned())
-                .or_insert_with(|| Box::new(live));
-        }
-        drop(shard);
-        self.offer_outstanding(key);
-        Ok(())
-    }
-
-    pub(crate) async fn load_run(
-        &self,
-        key: &WorkflowKey,
-        run_id: &str,
-    ) -> Result<Option<LiveRun>> {
-        let name = RunRef {
-            namespace_id: key.namespace_id.clone(),
-            workflow_id: key.workflow_id.clone(),
-            run_id: run_id.to_owned(),
-        };
-        let Some(stored) = self.0.store.load_run(&name).await? else {
-            return Ok(None);
-        };
-        let state =
-            steadfast_engine::RunState::decode(stored.snapshot.as_slice()).map_err(|error| {
-                RuntimeError::Internal(format!("snapshot of run {run_id}: {error}"))
-            })?;
-        Ok(Some(LiveRun::new(Run::from_state(state), stored.seq)))
-    }
-
-    /// Asks again for everything that a loaded workflow waits for. Duplicates do no harm.
-    pub(crate) fn offer_outstanding(&self, key: &WorkflowKey) {
-        let effects: Vec<Effect> = {
-            let mut shard = self.0.shards.of(key.slot()).lock();
-            let Some(workflow) = shard.ready(key).filter(|workflow| !workflow.spoiled) else {
-                return;
-            };
-            let now = crate::clock::now();
-            let effects = workflow
-                .runs
-                .values_mut()
-                .flat_map(|live| live.run.outstanding(now))
-                .collect();
-            self.arm_timers(key, workflow);
-            effects
-        };
-        for effect in effects {
-            self.perform(key, effect);
-        }
-    }
-}
-
-/// A load that was begun; dropped before it is finished, it is given up.
-struct Unfinished<'a> {
-    runtime: &'a Runtime,
-    key: &'a WorkflowKey,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        self.runtime
-            .0
-            .shards
-            .of(self.key.slot())
-            .lock()
-            .load_failed(self.key);
-    }
-}
-
-/// What memory says of a workflow.
-enum LookUp {
-    Ready,
-    /// It is there, but not the run that is asked for.
-    RunMissing(Generation),
-    /// Memory is being made again: it says nothing.
-    Recovering,
-    /// It is there, with steps that were given up.
-    Spoiled,
-    Loading(tokio::sync::broadcast::Receiver<()>),
-    /// The caller has to load it.
-    Absent(Generation),
 }
 
 struct Decided<R> {
@@ -671,63 +328,6 @@ impl Workflow {
             .map(|live| live.run.state)
             .collect()
     }
-}
-
-/// Starts the task that an effect offers; none if it is not there.
-fn start_for(
-    key: &WorkflowKey,
-    live: &mut LiveRun,
-    cx: &mut Cx<'_>,
-    effect: &Effect,
-    poller: &Poller,
-) -> Option<Delivery> {
-    match effect {
-        Effect::WorkflowTask {
-            scheduled_event_id, ..
-        } => {
-            let task = live
-                .run
-                .start_workflow_task(cx, *scheduled_event_id, poller)
-                .ok()?;
-            let handout = WorkflowTaskHandout::prepare(key, live, &task);
-            Some(Delivery::WorkflowTask(Box::new(handout)))
-        }
-        Effect::ActivityTask {
-            scheduled_event_id,
-            attempt,
-            ..
-        } => {
-            live.run
-                .start_activity(cx, *scheduled_event_id, *attempt, poller)
-                .ok()?;
-            let handout = ActivityHandout::prepare(key, live, *scheduled_event_id)?;
-            Some(Delivery::Activity(Box::new(handout)))
-        }
-        _ => None,
-    }
-}
-
-/// A queue of the workflow's namespace.
-pub(crate) fn queue_key(key: &WorkflowKey, name: &str, kind: QueueKind) -> QueueKey {
-    QueueKey {
-        namespace_id: key.namespace_id.clone(),
-        name: name.to_owned(),
-        kind,
-    }
-}
-
-/// The engine's view of a poller, with a fresh id for the hand-out.
-pub(crate) fn poller(info: &crate::matching::PollerInfo) -> Poller {
-    use steadfast_engine::Ids;
-    Poller {
-        identity: info.identity.clone(),
-        request_id: RandomIds.uuid(),
-        worker_version: info.worker_version.clone(),
-    }
-}
-
-fn has_run(workflow: &Workflow, run_id: &str) -> bool {
-    run_id.is_empty() || workflow.runs.contains_key(run_id)
 }
 
 /// Counts what is going to be recorded.
@@ -754,7 +354,7 @@ fn wake_what_is_due(workflow: &mut Workflow, cx: &mut Cx<'_>) {
 mod tests {
     use steadfast_engine::proto::enums::{EventType, WorkflowIdConflictPolicy};
     use steadfast_engine::proto::workflowservice::SignalWithStartWorkflowExecutionRequest;
-    use steadfast_engine::{Error as EngineError, Limits};
+    use steadfast_engine::{Error as EngineError, Limits, Run};
 
     use super::*;
     use crate::Settings;
@@ -819,43 +419,6 @@ mod tests {
         let bed = Bed::reopen(store, Settings::default()).await;
         assert_eq!(types(&bed).await, expected);
         bed.answer([]).await;
-    }
-
-    /// Between a failed commit and the end of the recovery from it, neither memory nor the store's
-    /// projections know what is durable: whoever looks then must not take anything from there.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_read_around_a_recovery_is_not_believed() {
-        let bed = Bed::open(Settings {
-            projection_interval: Duration::from_secs(3600),
-            ..Settings::default()
-        })
-        .await;
-        let run_id = bed.start(start("flow")).await;
-        let (runtime, key) = (&bed.runtime, bed.key("flow"));
-        let since = runtime.0.shards.of(key.slot()).lock().generation();
-        let turn = runtime.0.projecting.lock().await;
-        runtime.drop_memory(&mut || {});
-        for run_id in ["", &run_id] {
-            let found = runtime.look_up(&key, run_id);
-            assert!(matches!(found, LookUp::Recovering));
-        }
-        // One that looked before memory was dropped: the store does not have the run.
-        let named = runtime.load_named_run(&key, &run_id, since).await;
-        assert_eq!(named.map_err(|error| error.to_string()), Ok(()));
-        let outdated = runtime.load(&key).await.expect("read");
-        assert_eq!(outdated.current, None);
-        drop(turn);
-        runtime.wait_for_recovery().await;
-        runtime.project_all().await.expect("projected");
-        {
-            let mut shard = runtime.0.shards.of(key.slot()).lock();
-            shard.take(&key);
-            shard.loading(&key);
-        }
-        let finished = runtime.finish_loading(&key, Ok(outdated), since);
-        assert!(finished.is_ok());
-        runtime.0.shards.of(key.slot()).lock().load_failed(&key);
-        assert!(!bed.history("flow", "").await.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::aggregate::{LiveRun, WorkflowKey};
+use crate::effects::queue_key;
 use crate::error::{Result, RuntimeError};
 use crate::evidence::reads::{Read, Subject};
 use crate::handout::Delivery;
@@ -21,7 +22,6 @@ use crate::matching::{QueueKey, QueueKind};
 use crate::permit::Permit;
 use crate::queries::{BufferedQuery, MAX_BUFFERED, QueryAnswer, QueryHandout, failed, read_token};
 use crate::runtime::Runtime;
-use crate::transact::queue_key;
 
 /// How long a query waits for its answer where the caller does not say.
 const PATIENCE: Duration = Duration::from_secs(30);
